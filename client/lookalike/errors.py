@@ -1,0 +1,88 @@
+"""What a call can end in, one class for each status code of the server.
+
+    LookalikeError
+    ├── InvalidArgument        the request is wrong; it will be wrong again
+    ├── NotFound
+    ├── AlreadyExists
+    ├── FailedPrecondition     right in itself, but not with things as they are
+    ├── ResourceExhausted      the server is full, or its disk is; try again later
+    ├── DeadlineExceeded
+    ├── Unavailable            nobody answers there, or the server is stopping
+    ├── Cancelled
+    ├── Unauthenticated
+    ├── PermissionDenied
+    ├── Unimplemented          the server is older than this client
+    ├── DataLoss               stored data is damaged
+    └── InternalError          the server's fault
+
+`reason` is a word of the server's closed list (docs/api.md), as "SPACE_MISMATCH", for programs to test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+
+class LookalikeError(Exception):
+    """A call that failed. `str()` of it is one line for people."""
+
+    code: ClassVar[str] = "UNKNOWN"
+
+    def __init__(self, message: str, reason: str = "", metadata: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.reason = reason
+        self.metadata = dict(metadata or {})
+
+
+class InvalidArgument(LookalikeError):
+    code = "INVALID_ARGUMENT"
+
+
+class NotFound(LookalikeError):
+    code = "NOT_FOUND"
+
+
+class AlreadyExists(LookalikeError):
+    code = "ALREADY_EXISTS"
+
+
+class FailedPrecondition(LookalikeError):
+    code = "FAILED_PRECONDITION"
+
+
+class ResourceExhausted(LookalikeError):
+    code = "RESOURCE_EXHAUSTED"
+
+
+class DeadlineExceeded(LookalikeError):
+    code = "DEADLINE_EXCEEDED"
+
+
+class Unavailable(LookalikeError):
+    code = "UNAVAILABLE"
+
+
+class Cancelled(LookalikeError):
+    code = "CANCELLED"
+
+
+class Unauthenticated(LookalikeError):
+    code = "UNAUTHENTICATED"
+
+
+class PermissionDenied(LookalikeError):
+    code = "PERMISSION_DENIED"
+
+
+class Unimplemented(LookalikeError):
+    code = "UNIMPLEMENTED"
+
+
+class DataLoss(LookalikeError):
+    code = "DATA_LOSS"
+
+
+class InternalError(LookalikeError):
+    code = "INTERNAL"

@@ -1,0 +1,1 @@
+"""Any backbone into descriptors."""

@@ -1,0 +1,135 @@
+"""The server's branches of the error tree whose root is lookalike_extractor.errors.LookalikeError.
+
+Errors are raised in any room, named here or there, and turned into wire in one place (interceptors.py).
+
+    LookalikeError
+    ├── (images, graphs, backbones, recipes: lookalike_extractor.errors)
+    ├── ArgumentInvalid            a field of a request is wrong; metadata "field" is its path
+    │   ├── MessageTooLarge        more images, items or queries than one message may hold
+    │   ├── DescriptorInvalid      wrong length, NaN, zero
+    │   ├── AttributesInvalid      not a JSON object, or too large
+    │   ├── FilterInvalid
+    │   └── PageTokenInvalid
+    ├── RecipeUnknown, CollectionUnknown, ItemUnknown, JobUnknown
+    ├── CollectionExists
+    ├── SpaceMismatch              a descriptor or recipe of another embedding space
+    ├── JobNotDone
+    ├── QueueFull                  try again in a moment
+    ├── DeadlineUnreachable        the caller's deadline passed, or cannot be met
+    ├── Draining                   the server is stopping
+    ├── DiskFull
+    ├── StoreDamaged               a collection's files are not what was written
+    ├── DataDirectoryBusy          another process has it open
+    ├── ConfigInvalid
+    ├── ListenFailed               the address cannot be bound
+    └── InternalError              our fault
+"""
+
+from __future__ import annotations
+
+from lookalike_extractor.errors import LookalikeError
+
+
+class ArgumentInvalid(LookalikeError):
+    status = "INVALID_ARGUMENT"
+    reason = "ARGUMENT_INVALID"
+
+
+class MessageTooLarge(ArgumentInvalid):
+    reason = "MESSAGE_TOO_LARGE"
+
+
+class DescriptorInvalid(ArgumentInvalid):
+    reason = "DESCRIPTOR_INVALID"
+
+
+class AttributesInvalid(ArgumentInvalid):
+    reason = "ATTRIBUTES_INVALID"
+
+
+class FilterInvalid(ArgumentInvalid):
+    reason = "FILTER_INVALID"
+
+
+class PageTokenInvalid(ArgumentInvalid):
+    reason = "PAGE_TOKEN_INVALID"
+
+
+class RecipeUnknown(LookalikeError):
+    status = "NOT_FOUND"
+    reason = "RECIPE_UNKNOWN"
+
+
+class CollectionUnknown(LookalikeError):
+    status = "NOT_FOUND"
+    reason = "COLLECTION_UNKNOWN"
+
+
+class ItemUnknown(LookalikeError):
+    status = "NOT_FOUND"
+    reason = "ITEM_UNKNOWN"
+
+
+class JobUnknown(LookalikeError):
+    status = "NOT_FOUND"
+    reason = "JOB_UNKNOWN"
+
+
+class CollectionExists(LookalikeError):
+    status = "ALREADY_EXISTS"
+    reason = "COLLECTION_EXISTS"
+
+
+class SpaceMismatch(LookalikeError):
+    status = "FAILED_PRECONDITION"
+    reason = "SPACE_MISMATCH"
+
+
+class JobNotDone(LookalikeError):
+    status = "FAILED_PRECONDITION"
+    reason = "JOB_NOT_DONE"
+
+
+class QueueFull(LookalikeError):
+    status = "RESOURCE_EXHAUSTED"
+    reason = "QUEUE_FULL"
+
+
+class DeadlineUnreachable(LookalikeError):
+    status = "DEADLINE_EXCEEDED"
+    reason = "DEADLINE_UNREACHABLE"
+
+
+class Draining(LookalikeError):
+    status = "UNAVAILABLE"
+    reason = "DRAINING"
+
+
+class DiskFull(LookalikeError):
+    status = "RESOURCE_EXHAUSTED"
+    reason = "DISK_FULL"
+
+
+class StoreDamaged(LookalikeError):
+    status = "DATA_LOSS"
+    reason = "STORE_DAMAGED"
+
+
+class DataDirectoryBusy(LookalikeError):
+    status = "FAILED_PRECONDITION"
+    reason = "DATA_DIRECTORY_BUSY"
+
+
+class ConfigInvalid(LookalikeError):
+    status = "INVALID_ARGUMENT"
+    reason = "CONFIG_INVALID"
+
+
+class ListenFailed(LookalikeError):
+    status = "UNAVAILABLE"
+    reason = "LISTEN_FAILED"
+
+
+class InternalError(LookalikeError):
+    status = "INTERNAL"
+    reason = "INTERNAL"
