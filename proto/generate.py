@@ -2,9 +2,9 @@
 
     python proto/generate.py [OUTPUT_ROOT]
 
-The generators are old and pinned on purpose (see pyproject.toml): stubs run with the protobuf they were made
-for and every later one, so an old generator asks least of those who install the client. Comments of the protos
-become the docstrings of the .pyi files.
+The generators are old and pinned on purpose (see pyproject.toml): stubs run with the protobuf they were
+made for and later ones, so an old generator asks least of those who install the client. The comments of the
+protos become the docstrings of the .pyi files.
 """
 
 from __future__ import annotations

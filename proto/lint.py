@@ -2,9 +2,9 @@
 
     python proto/lint.py [--fix]
 
-`buf lint` (STANDARD and COMMENTS) and `buf format`. buf wants every import inside its workspace, so the protos
-and the googleapis that they import are put side by side in a temporary folder first. With --fix the protos are
-formatted in place.
+`buf lint` (STANDARD and COMMENTS) and `buf format`. buf wants every import inside its workspace, so the
+protos and the googleapis that they import are put side by side in a temporary folder first. With --fix the
+protos are formatted in place.
 """
 
 from __future__ import annotations

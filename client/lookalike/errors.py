@@ -9,11 +9,14 @@
     ├── DeadlineExceeded
     ├── Unavailable            nobody answers there, or the server is stopping
     ├── Cancelled
+    ├── Aborted                another writer was faster
+    ├── OutOfRange
     ├── Unauthenticated
     ├── PermissionDenied
     ├── Unimplemented          the server is older than this client
     ├── DataLoss               stored data is damaged
-    └── InternalError          the server's fault
+    ├── InternalError          the server's fault
+    └── UnknownError           the server did not say
 
 `reason` is a word of the server's closed list (docs/api.md), as "SPACE_MISMATCH", for programs to test.
 """
@@ -27,7 +30,7 @@ from typing import ClassVar
 class LookalikeError(Exception):
     """A call that failed. `str()` of it is one line for people."""
 
-    code: ClassVar[str] = "UNKNOWN"
+    code: ClassVar[str] = ""
 
     def __init__(self, message: str, reason: str = "", metadata: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
@@ -68,6 +71,14 @@ class Cancelled(LookalikeError):
     code = "CANCELLED"
 
 
+class Aborted(LookalikeError):
+    code = "ABORTED"
+
+
+class OutOfRange(LookalikeError):
+    code = "OUT_OF_RANGE"
+
+
 class Unauthenticated(LookalikeError):
     code = "UNAUTHENTICATED"
 
@@ -86,3 +97,7 @@ class DataLoss(LookalikeError):
 
 class InternalError(LookalikeError):
     code = "INTERNAL"
+
+
+class UnknownError(LookalikeError):
+    code = "UNKNOWN"

@@ -18,8 +18,8 @@
     ├── CheckpointMismatch         a checkpoint of another architecture
     └── RecipeInvalid
 
-Each class carries the canonical name of its status code (as gRPC spells it) and a reason that programs can test.
-The server adds its own branches in lookalike_server.errors.
+Each class carries the canonical name of its status code (as gRPC spells it) and a reason that programs can
+test. The server adds its own branches in lookalike_server.errors.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from typing import ClassVar
 
 
 class LookalikeError(Exception):
-    """Something that a caller can be told. The message says what was wrong, with which value, and what to do."""
+    """Something a caller can be told. The message says what was wrong, with which value, and what to do."""
 
     status: ClassVar[str] = "INTERNAL"
     reason: ClassVar[str] = "INTERNAL"
