@@ -1,0 +1,228 @@
+"""What calls return: frozen records that hold no connection, so they may be kept, compared and pickled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Descriptor = NDArray[np.float32]
+
+Attributes = Mapping[str, Any]
+
+
+class Record:
+    """A short repr: floats with four digits, arrays as `float32[1280]`, empty fields left out."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        shown = ((f.name, getattr(self, f.name)) for f in fields(self) if f.repr)  # type: ignore[arg-type]
+        parts = [f"{name}={_short(value)}" for name, value in shown if not _is_empty(value)]
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+
+def _is_empty(value: object) -> bool:
+    return value is None or (isinstance(value, str | bytes | tuple | Mapping) and not value)
+
+
+def _short(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    if isinstance(value, bytes):
+        return f"{value.hex()[:12]}…"
+    if hasattr(value, "dtype") and hasattr(value, "shape"):
+        return f"{value.dtype}[{', '.join(map(str, value.shape))}]"
+    return repr(value)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class EmbeddingSpace(Record):
+    """A space in which descriptors may be compared: only those whose spaces' ids are equal."""
+
+    id: str
+    dimension: int
+    metric: str
+    """As "cosine": similarity from -1 to 1, higher is nearer."""
+    recipe: str
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Limits(Record):
+    """The bounds a server enforces. `max_message_bytes` counts a whole message, either way."""
+
+    max_images_per_message: int
+    max_message_bytes: int
+    max_image_bytes: int
+    max_image_pixels: int
+    max_k: int
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ServerInfo(Record):
+    version: str
+    device: str
+    """What computes descriptors, as "cpu" or "cuda:0"."""
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class TapInfo(Record):
+    """One node of a backbone whose output a recipe pools."""
+
+    node: str
+    pooling: str
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class RecipeInfo(Record):
+    """One named way from an image to a descriptor."""
+
+    name: str
+    backbone: str
+    taps: tuple[TapInfo, ...]
+    input_height: int
+    input_width: int
+    space: EmbeddingSpace
+    duplicate_threshold: float
+    """Least similarity of two images that are taken for copies of one picture unless told otherwise."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class BackboneInfo(Record):
+    name: str
+    weights: str
+    """Where the weights come from: "packaged", "download" or "none" (a checkpoint must be given)."""
+    loaded: bool
+    """Whether a recipe of the server uses it."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class NodeInfo(Record):
+    """A named place in a backbone's graph."""
+
+    name: str
+    operation: str
+    shape: tuple[int, ...]
+    """Shape of the output for one image; empty where the output is not a tensor."""
+    dtype: str
+    stride: int
+    """Input pixels for one step of the output's width; 0 where the output is not a feature map."""
+    parameters: int
+    flops: int
+    cumulative_flops: int
+    """Floating-point operations from the input up to this node, counting only what the node needs."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class CollectionInfo(Record):
+    name: str
+    recipe: str
+    space: EmbeddingSpace
+    item_count: int
+    sequence: int
+    """Number of the last write; it only grows. 0 when nothing was written yet."""
+    created: datetime
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Item(Record):
+    """A stored item. `descriptor` is float32 [dimension] of length 1 where it was asked for, else None."""
+
+    id: str
+    attributes: Attributes
+    digest: bytes
+    """SHA-256 of the image's bytes; empty when a descriptor was written."""
+    sequence: int
+    descriptor: Descriptor | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Hit(Record):
+    """One item that a query found."""
+
+    id: str
+    score: float
+    attributes: Attributes
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Failure(Record):
+    """One image or item that came to nothing, while all others went on."""
+
+    source: str
+    """The file's path, or the place in the caller's list, as "images[3]"."""
+    id: str
+    """Id of the item; empty where images are only embedded."""
+    reason: str
+    """A word of the closed list in docs/api.md, as "IMAGE_TRUNCATED"."""
+    message: str
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class EmbedResult(Record):
+    """What became of one image. Either `descriptor` or `failure` is set."""
+
+    index: int
+    """Place in the caller's images, from 0."""
+    source: str
+    descriptor: Descriptor | None = field(default=None, compare=False)
+    """float32 [dimension] of length 1."""
+    failure: Failure | None = None
+    width: int = 0
+    """Of the upright image, in pixels; 0 when its header was not readable."""
+    height: int = 0
+    digest: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class AddReport(Record):
+    """What a collection was given: `added` items are on disk and found by searches."""
+
+    added: int
+    failed: tuple[Failure, ...] = ()
+    sequence: int = 0
+    """Number of the last write."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class DuplicateJob(Record):
+    """How far a search for near-duplicates is."""
+
+    id: str
+    collection: str
+    threshold: float
+    policy: str
+    """One of "largest", "oldest" or "most-connected"."""
+    state: str
+    """One of "pending", "running", "succeeded", "failed" or "cancelled"."""
+    items_done: int
+    items_total: int
+    pairs_found: int
+    group_count: int
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class DuplicateMember(Record):
+    """One item of a group of near-duplicates."""
+
+    id: str
+    score: float
+    """Similarity to the group's representative; 1 for the representative itself."""
+    exact: bool
+    """Whether its file is the representative's, byte for byte."""
+    attributes: Attributes
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class DuplicateGroup(Record):
+    """Items that show the same picture: the representative (worth keeping) first, then nearest first."""
+
+    representative_id: str
+    members: tuple[DuplicateMember, ...]
