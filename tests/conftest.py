@@ -1,0 +1,24 @@
+"""What all tests share: an archive of real photos with planted copies, and one real server for the whole run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from lookalike import Client
+from photos import Archive, plant_archive
+
+
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
+    """Real photos, copies of four of them, and files that are no pictures. Read only."""
+    return plant_archive(tmp_path_factory.mktemp("archive"))
+
+
+@pytest.fixture(scope="session")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A client of a real server with real weights. Tests name their own collections."""
+    data: Path = tmp_path_factory.mktemp("data")
+    with Client.embedded(data) as connected:
+        yield connected
