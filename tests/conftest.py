@@ -1,13 +1,16 @@
-"""What all tests share: an archive of real photos with planted copies, and one real server for the whole run."""
+"""What all tests share: an archive of real photos with planted copies, and one real server."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from lookalike import Client
 from photos import Archive, plant_archive
+
+if TYPE_CHECKING:
+    from lookalike import Client
 
 
 @pytest.fixture(scope="session")
@@ -19,6 +22,8 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
 @pytest.fixture(scope="session")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """A client of a real server with real weights. Tests name their own collections."""
+    from lookalike import Client
+
     data: Path = tmp_path_factory.mktemp("data")
     with Client.embedded(data) as connected:
         yield connected

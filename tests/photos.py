@@ -10,7 +10,6 @@ from pathlib import Path
 
 from PIL import Image
 
-
 # Beside others of the same scene, or next to no picture at all: chessboards, a logo, a phantom.
 SIMILAR = {"motorcycle_right", "chessboard_GRAY", "chessboard_RGB", "color", "phantom", "logo", "horse"}
 
@@ -47,7 +46,7 @@ def cropped(image: Image.Image, share: float) -> Image.Image:
 
 
 def distinct_photos() -> list[str]:
-    """Names of the photos of which no two show the same scene (there are stereo pairs and drawings beside them)."""
+    """Names of the photos of which no two show the same scene."""
     return [name for name in photo_paths() if name not in SIMILAR]
 
 
