@@ -32,7 +32,7 @@ ARG DEBIAN_FRONTEND=noninteractive
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends python3 \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --system --uid 10001 --create-home lookalike \
+    && useradd --uid 10001 --create-home lookalike \
     && install --directory --owner=lookalike --group=lookalike /data
 COPY --from=build /opt/lookalike /opt/lookalike
 ARG DEVICE=cpu

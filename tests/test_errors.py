@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import re
+from pathlib import Path
 
 import grpc
 import lookalike.errors
@@ -29,7 +31,7 @@ def test_each_server_error_has_a_status_that_the_client_knows(error: type[Lookal
 
 @pytest.mark.parametrize("code", [c for c in grpc.StatusCode if c is not grpc.StatusCode.OK], ids=str)
 def test_each_status_code_has_one_place_in_the_client(code: grpc.StatusCode) -> None:
-    classes = [e for e in family(lookalike.errors.LookalikeError) if e.code == code.name]
+    classes = [e for e in lookalike.errors.LookalikeError.__subclasses__() if e.code == code.name]
     assert len(classes) == 1
 
 
@@ -44,3 +46,9 @@ def test_an_error_survives_pickling_with_its_metadata() -> None:
     error = lookalike_server.errors.SpaceMismatch("two spaces", field="items[0].space_id")
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), again.message, again.metadata) == (type(error), error.message, error.metadata)
+
+
+def test_each_reason_is_documented_with_its_status() -> None:
+    guide = (Path(__file__).resolve().parents[1] / "docs" / "api.md").read_text()
+    rows = re.findall(r"^\| `([A-Z_]+)` \| `([A-Z_]+)` \|", guide, re.MULTILINE)
+    assert set(rows) == {(error.reason, error.status) for error in SERVER_ERRORS}
