@@ -1,0 +1,69 @@
+"""Which item of a group is worth keeping: an order over the items, best first."""
+
+from __future__ import annotations
+
+import enum
+import json
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from .candidates import Floats, Rows
+
+
+class Policy(enum.Enum):
+    """How representatives are chosen. Among equals, the item with the smallest id is chosen."""
+
+    LARGEST = "largest"  # most pixels, then most bytes
+    OLDEST = "oldest"  # smallest "modified"
+    MOST_CONNECTED = "most_connected"  # most similar to the others of its group
+
+
+def best_first(ids: Sequence[str], attributes_json: Sequence[str], policy: Policy) -> Rows:
+    """The items' rows, best representative first: [n]. It depends on the items only, not on their order.
+
+    An item whose attributes lack what the policy asks for comes after those that have it. MOST_CONNECTED
+    needs the descriptors of a group (`most_connected_first`); until then it is the order of the ids.
+    """
+    by_id = np.array(sorted(range(len(ids)), key=ids.__getitem__), np.int64)
+    if policy is Policy.MOST_CONNECTED:
+        return by_id
+    key = _size if policy is Policy.LARGEST else _age
+    keys = np.array([key(attributes_json[row]) for row in by_id], np.float64).reshape(len(ids), 2)
+    return by_id[np.lexsort((keys[:, 1], keys[:, 0]))]  # stable, so equals stay in the order of their ids
+
+
+def _size(attributes_json: str) -> tuple[float, float]:
+    attributes = json.loads(attributes_json or "{}")
+    pixels = _number(attributes, "width", 0) * _number(attributes, "height", 0)
+    return -pixels, -_number(attributes, "bytes", 0)
+
+
+def _age(attributes_json: str) -> tuple[float, float]:
+    return _number(json.loads(attributes_json or "{}"), "modified", math.inf), 0
+
+
+def _number(attributes: dict[str, object], name: str, missing: float) -> float:
+    """A finite number from attributes that anybody may have written, or `missing`."""
+    value = attributes.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return missing
+    try:
+        return float(value) if math.isfinite(value) else missing
+    except OverflowError:  # an integer of more than 308 digits
+        return missing
+
+
+def most_connected_first(descriptors: Floats, rows: Rows, weights: Rows) -> npt.NDArray[np.int64]:
+    """Positions in `rows`, the one most similar to all others first, equals in their given order: [k].
+
+    weights: [k], how many items each row stands for. The sum of a descriptor's similarities to all others is
+    its product with their sum, so this takes k products and not k squared.
+    """
+    total = np.zeros(descriptors.shape[1], np.float64)
+    for row, weight in zip(rows, weights, strict=True):
+        total += descriptors[row].astype(np.float64) * weight
+    similarity = np.array([descriptors[row] @ total for row in rows])
+    return np.argsort(-np.round(similarity, 6), kind="stable")  # rounding noise decides nothing
