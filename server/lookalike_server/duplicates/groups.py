@@ -21,8 +21,8 @@ def join(parent: Rows, first: Rows, second: Rows) -> None:
     """Joins the sets of first[i] and second[i] for every i, in place.
 
     parent: [m], initially `arange(m)`. The root of a set is always its smallest member. This is union-find
-    with a whole block of pairs at a time: of several pairs that want to move one root, one wins and the rest
-    try again.
+    with a whole block of pairs at a time: of several pairs that want to move one root, the one that moves it
+    lowest wins and the rest try again.
     """
     while True:
         first, second = roots(parent, first), roots(parent, second)
@@ -30,7 +30,7 @@ def join(parent: Rows, first: Rows, second: Rows) -> None:
         if not apart.any():
             return
         first, second = first[apart], second[apart]
-        parent[np.maximum(first, second)] = np.minimum(first, second)
+        np.minimum.at(parent, np.maximum(first, second), np.minimum(first, second))
 
 
 def roots(parent: Rows, members: Rows) -> Rows:
