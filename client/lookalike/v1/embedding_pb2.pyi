@@ -97,7 +97,7 @@ class ImageResult(google.protobuf.message.Message):
     height: builtins.int
     """Height of the upright image in pixels; 0 when its header was not readable."""
     digest: builtins.bytes
-    """SHA-256 of the bytes that were sent."""
+    """SHA-256 of the bytes that were sent; empty when the image failed."""
     @property
     def status(self) -> google.rpc.status_pb2.Status:
         """Unset or OK when the image has descriptors. Otherwise why it has none; the

@@ -81,7 +81,9 @@ class Item(google.protobuf.message.Message):
     digest: builtins.bytes
     """SHA-256 of the bytes of the image; empty when a descriptor was written."""
     sequence: builtins.int
-    """Sequence number of the write that made this version of the item."""
+    """Sequence number of this version of the item. A write's sequence number is
+    that of its last item.
+    """
     @property
     def descriptor(self) -> lookalike.v1.types_pb2.Tensor:
         """DATA_TYPE_FLOAT32, [dimension]. Only where the request asked for it."""
