@@ -43,7 +43,7 @@ class RecipeTable(_Table):
     """A recipe of the user's own, as `[recipes.mine]`."""
 
     backbone: str
-    taps: tuple[TapTable, ...] = Field(min_length=1)
+    taps: tuple[TapTable, ...]
     weights: Path | None = None
     """Checkpoint to load; relative to the file that names it. None: the backbone's own weights."""
     input_size: tuple[int, int] | None = None
@@ -82,7 +82,7 @@ class Settings(_Table):
     queue_images: int = Field(1024, ge=1)
     """Images on their way through the engine before callers are told to come back or made to wait."""
     queue_bytes: int = Field(256 * MIB, ge=MIB)
-    """Bytes of those images as they were sent."""
+    """Bytes of those images, as they were sent and as they are decoded."""
     decode_threads: int = Field(0, ge=0, le=1024)
     """0: as many as the cores allow beside the model's threads."""
     torch_threads: int = Field(0, ge=0, le=1024)
@@ -184,5 +184,5 @@ def _line(problem: Any, origins: Mapping[str, str]) -> str:
 
 def _known(loc: tuple[int | str, ...]) -> list[str]:
     """The keys of the table in which an unknown key stands."""
-    table: type[BaseModel] = {1: Settings, 3: RecipeTable}.get(len(loc), TapTable)
-    return list(table.model_fields)
+    tables: dict[int, type[_Table]] = {1: Settings, 3: RecipeTable}
+    return list(tables.get(len(loc), TapTable).model_fields)

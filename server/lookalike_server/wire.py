@@ -116,7 +116,7 @@ def status_of(error: BaseException) -> status_pb2.Status:
     told the id and nothing else. A metadata entry "retry_after_ms" becomes a RetryInfo.
     """
     if not isinstance(error, LookalikeError):
-        error = _internal(error)
+        error = internal(error)
     status = status_pb2.Status(
         code=code_pb2.Code.Value(error.status), message=_bounded(error.message, _MOST_MESSAGE_BYTES)
     )
@@ -131,7 +131,8 @@ def status_of(error: BaseException) -> status_pb2.Status:
     return status
 
 
-def _internal(error: BaseException) -> InternalError:
+def internal(error: BaseException) -> InternalError:
+    """Returns what a caller may know of a fault of ours: an id under which the log holds the rest."""
     incident = secrets.token_hex(4)
     _log.error("incident %s", incident, exc_info=error)
     return InternalError(

@@ -1,0 +1,121 @@
+"""The device: pixels in, descriptors out. It knows neither messages nor callers.
+
+Everything here except `set_threads` and `tune_allocator` runs in the engine's one device thread.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lookalike_server.errors import ConfigInvalid
+
+if TYPE_CHECKING:
+    from lookalike_extractor.descriptor import DescriptorModel
+
+Pixels = NDArray[np.uint8]
+Descriptors = dict[str, NDArray[np.float32]]
+
+# Parameters of glibc's mallopt (malloc.h).
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+_GIB, _MIB = 1 << 30, 1 << 20
+
+
+def tune_allocator() -> None:
+    """Makes glibc keep large blocks instead of giving them back to the system after each use.
+
+    A forward pass allocates and frees blocks of many MiB, which glibc maps and unmaps each time: the page
+    faults cost more than half of the time of a small network on a CPU. One arena, because only the first one
+    can hold blocks of that size. Other C libraries have no mallopt and are left as they are.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return
+    mallopt(_M_ARENA_MAX, 1)
+    mallopt(_M_TRIM_THRESHOLD, _GIB)
+    # Older glibc takes no mmap threshold over 32 MiB and says so.
+    _ = mallopt(_M_MMAP_THRESHOLD, _GIB) or mallopt(_M_MMAP_THRESHOLD, 32 * _MIB)
+
+
+def cores() -> int:
+    """The cores this process may use: its affinity, or its control group's quota when that is less."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text("ascii").split()
+    except (OSError, ValueError):
+        return count
+    return count if quota == "max" else max(1, min(count, round(int(quota) / int(period))))
+
+
+def set_threads(count: int) -> None:
+    """Sets the threads of torch's operations. Call it in the main thread, once, before the engine starts.
+
+    Called in another thread it would reset every thread that has not yet run a parallel operation.
+    """
+    if torch.get_num_threads() != count:
+        torch.set_num_threads(count)
+
+
+def device_name(wish: str) -> str:
+    """Turns "auto" into the first GPU, or "cpu". Raises ConfigInvalid when the wished device is not there."""
+    available = torch.cuda.device_count()
+    if wish == "auto":
+        return "cuda:0" if available else "cpu"
+    if wish == "cpu":
+        return wish
+    index = int(wish.partition(":")[2] or 0)
+    if index >= available:
+        raise ConfigInvalid(f"device: {wish!r} is not there; torch sees {available} CUDA devices. Use 'cpu'.")
+    return f"cuda:{index}"
+
+
+class Device:
+    """Runs models that share one device.
+
+    Args:
+        models: in the order of their index in `run`.
+        name: "cpu" or "cuda:N".
+    """
+
+    def __init__(self, models: Sequence[DescriptorModel], name: str = "cpu") -> None:
+        self.name = name
+        self.models = [model.to(name).eval() for model in models]
+
+    def warm_up(self) -> None:
+        """Runs each model once: this thread's pool of workers and the kernels are made at first use."""
+        for index, model in enumerate(self.models):
+            size = (model.preprocessing.height, model.preprocessing.width, 3)
+            self.run(index, [np.zeros(size, np.uint8)] * 2)
+
+    def run(self, model: int, pixels: Sequence[Pixels]) -> Descriptors:
+        """Returns descriptors float32 [n, d] by recipe, of n images uint8 [h, w, 3] of the model's input size.
+
+        When memory runs out the batch is halved and each half tried again.
+        """
+        try:
+            return self._forward(model, pixels)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if len(pixels) == 1 or not _out_of_memory(error):
+                raise
+        if self.name != "cpu":
+            torch.cuda.empty_cache()
+        middle = len(pixels) // 2
+        halves = [self.run(model, pixels[:middle]), self.run(model, pixels[middle:])]
+        return {recipe: np.concatenate([half[recipe] for half in halves]) for recipe in halves[0]}
+
+    def _forward(self, model: int, pixels: Sequence[Pixels]) -> Descriptors:
+        stacked = torch.from_numpy(np.stack(pixels)).to(self.name)
+        with torch.inference_mode():
+            descriptors: dict[str, Any] = self.models[model](stacked.permute(0, 3, 1, 2))
+        return {recipe: rows.cpu().numpy() for recipe, rows in descriptors.items()}
+
+
+def _out_of_memory(error: Exception) -> bool:
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
