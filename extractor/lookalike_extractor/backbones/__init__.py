@@ -1,0 +1,88 @@
+"""Backbones by name: networks, their weights and what they expect of an image.
+
+A new family is one small file with a class that keeps base.Family's contract, added to _FAMILIES here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+from torch import nn
+
+from lookalike_extractor.errors import BackboneUnknown, did_you_mean
+from lookalike_extractor.images import Preprocessing
+
+from .base import Backbone, BackboneInfo, Family
+from .checkpoints import digest, fill, read_checkpoint
+from .efficientnet_lite import EfficientNetLite
+from .torchvision_models import TorchvisionModels
+
+_FAMILIES: tuple[Family, ...] = (EfficientNetLite(), TorchvisionModels())
+
+
+def load_backbone(name: str, weights: str | Path | None = None) -> Backbone:
+    """Makes a network and fills it with its own weights, or with those of a checkpoint.
+
+    Args:
+        name: one of list_backbones().
+        weights: path of a safetensors file, or of a state dict that torch.save wrote; None means its own.
+
+    Raises:
+        BackboneUnknown: no such name; the nearest ones are told.
+        WeightsUnavailable: the weights cannot be downloaded or read.
+        CheckpointMismatch: the checkpoint belongs to another architecture.
+    """
+    family = _family(name)
+    if weights is None:
+        state, source = family.own_weights(name), f"the package of {name}'s weights"
+    else:
+        state, source = family.adapt(name, read_checkpoint(Path(weights))), f"the checkpoint {str(weights)!r}"
+    module = family.create(name).eval()
+    fill(module, state, source)
+    return Backbone(name, module, family.preprocessing(name), digest(module))
+
+
+def list_backbones() -> list[BackboneInfo]:
+    """All backbones: those with packaged weights first, then by name."""
+    infos = [info for family in _FAMILIES for info in family.infos()]
+    return sorted(infos, key=lambda info: (info.weights != "packaged", info.name))
+
+
+def create_architecture(name: str) -> nn.Module:
+    """The network alone, in eval mode, without its weights: all that a listing needs.
+
+    Under torch.device("meta") it takes no memory.
+
+    Raises:
+        BackboneUnknown: no such name; the nearest ones are told.
+    """
+    return _family(name).create(name).eval()
+
+
+def default_preprocessing(name: str) -> Preprocessing:
+    """What the backbone's own weights expect of an image. Raises BackboneUnknown."""
+    return _family(name).preprocessing(name)
+
+
+def _family(name: str) -> Family:
+    families = _families_by_name()
+    if name not in families:
+        raise BackboneUnknown(f"there is no backbone {name!r}.{did_you_mean(name, families)}")
+    return families[name]
+
+
+@cache
+def _families_by_name() -> Mapping[str, Family]:
+    return {info.name: family for family in _FAMILIES for info in family.infos()}
+
+
+__all__ = [
+    "Backbone",
+    "BackboneInfo",
+    "create_architecture",
+    "default_preprocessing",
+    "list_backbones",
+    "load_backbone",
+]
