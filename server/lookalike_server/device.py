@@ -9,7 +9,7 @@ import ctypes
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -54,6 +54,17 @@ def cores() -> int:
     return count if quota == "max" else max(1, min(count, round(int(quota) / int(period))))
 
 
+class Threads(NamedTuple):
+    torch: int
+    decode: int
+
+
+def threads(device: str) -> Threads:
+    """How the cores are shared: a model on the CPU takes nearly all of the time, one on a GPU none."""
+    count = cores()
+    return Threads(count, max(1, count // 4)) if device == "cpu" else Threads(1, count)
+
+
 def set_threads(count: int) -> None:
     """Sets the threads of torch's operations. Call it in the main thread, once, before the engine starts.
 
@@ -95,7 +106,7 @@ class Device:
             self.run(index, [np.zeros(size, np.uint8)] * 2)
 
     def run(self, model: int, pixels: Sequence[Pixels]) -> Descriptors:
-        """Returns descriptors float32 [n, d] by recipe, of n images uint8 [h, w, 3] of the model's input size.
+        """Returns float32 [n, d] by recipe, of n images uint8 [h, w, 3] of the model's input size.
 
         When memory runs out the batch is halved and each half tried again.
         """

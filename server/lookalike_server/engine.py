@@ -105,7 +105,11 @@ class Engine:
         self._warm: asyncio.Future[None] = self._loop.create_future()
         for thread in (self._computer, *self._decoders):
             thread.start()
-        await self._warm
+        try:
+            await self._warm
+        except BaseException:
+            await self.close()
+            raise
 
     async def close(self) -> None:
         """Ends the stages once they have done what is on the road."""
@@ -114,6 +118,11 @@ class Engine:
             await asyncio.to_thread(thread.join)
         self._decoded.close()
         await asyncio.to_thread(self._computer.join)
+
+    @property
+    def decoded(self) -> int:
+        """Images that wait for the device."""
+        return len(self._decoded)
 
     def recipe_name(self, name: str) -> str:
         """Returns the name, or the default's for "". Raises RecipeUnknown."""

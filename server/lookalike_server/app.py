@@ -1,0 +1,202 @@
+"""The life of a server.
+
+starting     address and data directory are taken, models loaded, a first image goes the whole road
+serving      health says SERVING
+draining     health says NOT_SERVING, new calls are refused, those in flight may end
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import io
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Self
+
+import grpc
+from lookalike_extractor.errors import LookalikeError
+from PIL import Image
+
+from lookalike_server.assembly import SERVICES, Health, add_services, listen, make_engine, served_recipes
+from lookalike_server.catalog import Catalog
+from lookalike_server.config import Settings
+from lookalike_server.device import device_name, set_threads, threads, tune_allocator
+from lookalike_server.engine import Engine
+from lookalike_server.errors import ConfigInvalid
+from lookalike_server.interceptors import CallInterceptor
+from lookalike_server.services.duplicates import DuplicateServicer
+
+__all__ = ["SERVICES", "EmbeddedServer", "Stop", "run", "serve"]
+
+# What a call may need to send its last message once nothing else is left to do.
+_PARTING_SECONDS = 0.5
+
+
+class Stop:
+    """Called once, the server drains; called again, it stops at once. Of one event loop."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.hurried = asyncio.Event()
+
+    def __call__(self) -> None:
+        (self.hurried if self.asked.is_set() else self.asked).set()
+
+
+async def run(settings: Settings, stop: Stop, ready: Callable[[str, Engine], None]) -> None:
+    """Runs a server until it is told to stop.
+
+    Args:
+        ready: called with the address and the engine once calls are answered.
+
+    Raises ConfigInvalid, ListenFailed, DataDirectoryBusy and what the models raise, before it is ready.
+    """
+    recipes = served_recipes(settings)
+    calls = CallInterceptor()
+    async with AsyncExitStack() as stack:
+        server, address = listen(settings, calls)
+        stack.push_async_callback(server.stop, None)
+        catalog = Catalog(settings.data)
+        stack.callback(catalog.close)
+        engine = make_engine(settings, recipes)
+        await engine.start()
+        stack.push_async_callback(engine.close)
+        rooms = _Rooms(server, calls, engine, Health(server), add_services(server, settings, engine, catalog))
+        await rooms.health.set(serving=False)
+        await server.start()
+        stack.push_async_callback(rooms.drain, stop, settings.drain_seconds)
+        await _try_out(engine)
+        await rooms.health.set(serving=True)
+        ready(address, engine)
+        await stop.asked.wait()
+
+
+@dataclass(frozen=True)
+class _Rooms:
+    server: grpc.aio.Server
+    calls: CallInterceptor
+    engine: Engine
+    health: Health
+    duplicates: DuplicateServicer
+
+    async def drain(self, stop: Stop, seconds: float) -> None:
+        """Ends calls gently. Whoever watches the health service stays till the end, and is not waited for."""
+        await self.health.set(serving=False)
+        self.engine.draining.set()
+        stopping = asyncio.create_task(self.server.stop(seconds))
+        await asyncio.to_thread(self.duplicates.close)
+        idle = asyncio.create_task(self.calls.wait_idle())
+        hurried = asyncio.create_task(stop.hurried.wait())
+        await asyncio.wait({stopping, idle, hurried}, return_when=asyncio.FIRST_COMPLETED)
+        await self.server.stop(None if hurried.done() else _PARTING_SECONDS)
+        idle.cancel()
+        hurried.cancel()
+        await asyncio.gather(stopping, idle, hurried, return_exceptions=True)
+
+
+async def _try_out(engine: Engine) -> None:
+    """Sends one image all the way, so that "serving" means that it works."""
+    file = io.BytesIO()
+    Image.new("RGB", (64, 64), (120, 160, 200)).save(file, "PNG")
+    (outcome,) = await engine.embed([file.getvalue()], list(engine.recipes))
+    if outcome.error is not None:
+        raise outcome.error
+
+
+def serve(settings: Settings) -> int:
+    """Serves until SIGTERM or SIGINT, then drains; a second signal stops at once.
+
+    Blocks the main thread. Returns the exit status: 0, or, after a line on standard error that says why, 1 for a
+    failure and 2 for a wrong setting.
+    """
+    try:
+        set_threads(settings.torch_threads or threads(device_name(settings.device)).torch)
+        tune_allocator()
+        asyncio.run(_serve(settings))
+    except LookalikeError as error:
+        print(f"lookalike: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigInvalid) else 1
+    return 0
+
+
+async def _serve(settings: Settings) -> None:
+    stop = Stop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+
+    def ready(address: str, engine: Engine) -> None:
+        print(
+            f"lookalike {version('lookalike')} serves {', '.join(engine.recipes)} on {address} "
+            f"({engine.device}), data in {settings.data}",
+            flush=True,
+        )
+
+    await run(settings, stop, ready)
+
+
+class EmbeddedServer:
+    """The same server inside this process, on a Unix socket that only this user can reach.
+
+    It has a thread and an event loop of its own. Close it, or use it as a context manager; at the latest it
+    closes when the process ends.
+
+    Args:
+        settings: their address is not used.
+
+    Attributes:
+        target: what a client connects to, as "unix:/tmp/...".
+
+    Raises ConfigInvalid, DataDirectoryBusy and what the models raise.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        if settings.torch_threads:
+            set_threads(settings.torch_threads)
+        tune_allocator()
+        self._folder = tempfile.mkdtemp(prefix="lookalike-")  # mode 0700
+        self.target = f"unix:{self._folder}/socket"
+        self._ready: Future[None] = Future()
+        self._thread = threading.Thread(
+            target=self._run, args=(settings,), name="lookalike-server", daemon=True
+        )
+        self._thread.start()
+        atexit.register(self.close)
+        try:
+            self._ready.result()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Ends what is in flight, then the server. Closing it again does nothing."""
+        atexit.unregister(self.close)
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop)
+        self._thread.join()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _run(self, settings: Settings) -> None:
+        try:
+            asyncio.run(self._serve(settings.model_copy(update={"address": self.target})))
+        except BaseException as error:
+            if not self._ready.done():
+                self._ready.set_exception(error)
+
+    async def _serve(self, settings: Settings) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), Stop()
+        await run(settings, self._stop, lambda address, engine: self._ready.set_result(None))

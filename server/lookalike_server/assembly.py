@@ -1,0 +1,163 @@
+"""The parts of a server, made from its settings."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from lookalike.v1 import collections_pb2_grpc as collections_grpc
+from lookalike.v1 import duplicates_pb2_grpc as duplicates_grpc
+from lookalike.v1 import embedding_pb2_grpc as embedding_grpc
+from lookalike.v1 import items_pb2_grpc as items_grpc
+from lookalike.v1 import models_pb2_grpc as models_grpc
+from lookalike.v1 import search_pb2_grpc as search_grpc
+from lookalike_extractor.descriptor import load_descriptor_models
+from lookalike_extractor.errors import did_you_mean
+from lookalike_extractor.images import ImageLimits
+from lookalike_extractor.recipe import RECIPES, Recipe, Tap
+
+from lookalike_server.catalog import Catalog
+from lookalike_server.config import RecipeTable, Settings
+from lookalike_server.device import Device, device_name, threads
+from lookalike_server.engine import Engine
+from lookalike_server.errors import ConfigInvalid, ListenFailed
+from lookalike_server.interceptors import CallInterceptor
+from lookalike_server.services.collections import CollectionServicer
+from lookalike_server.services.duplicates import DuplicateServicer
+from lookalike_server.services.embedding import EmbeddingServicer
+from lookalike_server.services.items import ItemServicer
+from lookalike_server.services.models import ModelServicer
+from lookalike_server.services.search import SearchServicer
+
+PACKAGE = "lookalike.v1"
+SERVICES = tuple(
+    f"{PACKAGE}.{name}Service" for name in ("Collection", "Duplicate", "Embedding", "Item", "Model", "Search")
+)
+
+_OPTIONS = [
+    # Without this a second server on the same port is no error: the kernel shares the calls out between them.
+    ("grpc.so_reuseport", 0),
+    # A page of duplicates may hold one very large group; what we send is our own doing.
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_concurrent_streams", 256),
+    # A peer that vanished without a word is noticed in two minutes, and clients may ask as often themselves.
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 20_000),
+]
+
+
+def served_recipes(settings: Settings) -> dict[str, Recipe]:
+    """Returns the recipes to compute, the default one first. Raises ConfigInvalid."""
+    known = dict(RECIPES) | {name: _recipe(name, table) for name, table in settings.recipes.items()}
+    for name in settings.serve:
+        if name not in known:
+            raise ConfigInvalid(f"serve: there is no recipe {name!r}.{did_you_mean(name, known)}")
+    return {name: known[name] for name in settings.serve or known}
+
+
+def _recipe(name: str, table: RecipeTable) -> Recipe:
+    return Recipe(
+        name=name,
+        backbone=table.backbone,
+        taps=tuple(Tap(tap.node, tap.pooling, tap.p) for tap in table.taps),
+        weights=None if table.weights is None else str(table.weights),
+        input_size=table.input_size,
+        resize=table.resize,
+        duplicate_threshold=table.duplicate_threshold,
+    )
+
+
+def make_engine(settings: Settings, recipes: Mapping[str, Recipe]) -> Engine:
+    """Loads the models. Raises what they raise, and ConfigInvalid when the device is not there."""
+    name = device_name(settings.device)
+    return Engine(
+        recipes,
+        Device(load_descriptor_models(list(recipes.values())), name),
+        limits=ImageLimits(settings.max_image_bytes, settings.max_image_pixels),
+        most_images=settings.queue_images,
+        most_bytes=settings.queue_bytes,
+        max_batch=settings.max_batch,
+        decode_threads=settings.decode_threads or threads(name).decode,
+    )
+
+
+def listen(settings: Settings, calls: CallInterceptor) -> tuple[grpc.aio.Server, str]:
+    """Takes the address. Returns the server, not started, and its address with the port that was taken.
+
+    Raises ListenFailed.
+    """
+    address = settings.address
+    _probe(address)
+    size = ("grpc.max_receive_message_length", settings.max_message_bytes)
+    server = grpc.aio.server(interceptors=[calls], options=[*_OPTIONS, size])
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise ListenFailed(f"Cannot listen on {address}: {error}.") from None
+    return server, address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
+
+
+def _probe(address: str) -> None:
+    """Binds the address and lets it go, because the operating system's own words are lost in gRPC's.
+
+    For a Unix socket it asks whether somebody listens there: gRPC would take its name away.
+    """
+    try:
+        if address.startswith("unix:"):
+            _refuse_living(Path(address.removeprefix("unix:")))
+            return
+        host, _, port = address.rpartition(":")
+        family, kind, proto, _, place = socket.getaddrinfo(
+            host.strip("[]"), int(port), type=socket.SOCK_STREAM
+        )[0]
+        with socket.socket(family, kind, proto) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(place)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ListenFailed(f"Cannot listen on {address}: {reason}. Choose another with --address.") from None
+
+
+def _refuse_living(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as probe:
+        if path.exists() and probe.connect_ex(str(path)) == 0:
+            raise OSError(0, "another server listens there")
+        if not path.parent.is_dir():
+            raise OSError(0, f"there is no folder {path.parent}")
+
+
+class Health:
+    """The standard health service: of the server as a whole ("") and of each service by name."""
+
+    def __init__(self, server: grpc.aio.Server) -> None:
+        self._servicer = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
+
+    async def set(self, serving: bool) -> None:
+        status = (
+            health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        )
+        for service in ("", *SERVICES):
+            await self._servicer.set(service, status)
+
+
+def add_services(
+    server: grpc.aio.Server, settings: Settings, engine: Engine, catalog: Catalog
+) -> DuplicateServicer:
+    """Adds every service, and reflection. Returns the one whose jobs must be ended."""
+    duplicates = DuplicateServicer(catalog, engine)
+    embedding_grpc.add_EmbeddingServiceServicer_to_server(EmbeddingServicer(engine, settings), server)
+    models_grpc.add_ModelServiceServicer_to_server(ModelServicer(engine, settings), server)
+    collections_grpc.add_CollectionServiceServicer_to_server(CollectionServicer(catalog, engine), server)
+    items_grpc.add_ItemServiceServicer_to_server(ItemServicer(catalog, engine, settings), server)
+    search_grpc.add_SearchServiceServicer_to_server(SearchServicer(catalog, engine, settings), server)
+    duplicates_grpc.add_DuplicateServiceServicer_to_server(duplicates, server)
+    names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
+    reflection.enable_server_reflection(names, server)
+    return duplicates
