@@ -127,5 +127,6 @@ class RecipeInvalid(LookalikeError):
 
 def did_you_mean(name: str, known: Iterable[str], most: int = 3) -> str:
     """Returns " Did you mean 'a', 'b'?" with the nearest of `known`, or "" when none is near."""
-    near = difflib.get_close_matches(name, list(known), n=most, cutoff=0.5)
+    # No name is that long; comparing a megabyte would take seconds.
+    near = difflib.get_close_matches(name[:200], list(known), n=most, cutoff=0.5)
     return f" Did you mean {', '.join(repr(n) for n in near)}?" if near else ""
