@@ -2,9 +2,11 @@
 
     LookalikeError
     ├── InvalidArgument        the request is wrong; it will be wrong again
+    │   └── ImageUnusable      a picture that cannot be read on this side; nothing of it was sent
     ├── NotFound
     ├── AlreadyExists
     ├── FailedPrecondition     right in itself, but not with things as they are
+    │   └── ExtraMissing       a part of Lookalike that is not installed
     ├── ResourceExhausted      the server is full, or its disk is; try again later
     ├── DeadlineExceeded
     ├── Unavailable            nobody answers there, or the server is stopping
@@ -24,13 +26,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from lookalike.records import AddReport
 
 
 class LookalikeError(Exception):
     """A call that failed. `str()` of it is one line for people."""
 
     code: ClassVar[str] = ""
+    report: AddReport | None = None
+    """What was on disk when a long write ended in this error; None for other calls."""
 
     def __init__(self, message: str, reason: str = "", metadata: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
@@ -43,6 +50,10 @@ class InvalidArgument(LookalikeError):
     code = "INVALID_ARGUMENT"
 
 
+class ImageUnusable(InvalidArgument):
+    """A picture that cannot be read on this side; nothing of it was sent."""
+
+
 class NotFound(LookalikeError):
     code = "NOT_FOUND"
 
@@ -53,6 +64,10 @@ class AlreadyExists(LookalikeError):
 
 class FailedPrecondition(LookalikeError):
     code = "FAILED_PRECONDITION"
+
+
+class ExtraMissing(FailedPrecondition):
+    """A part of Lookalike that is not installed. The message holds the pip line that brings it."""
 
 
 class ResourceExhausted(LookalikeError):

@@ -162,6 +162,8 @@ class Failure(Record):
     reason: str
     """A word of the closed list in docs/api.md, as "IMAGE_TRUNCATED"."""
     message: str
+    status: str = "INVALID_ARGUMENT"
+    """Name of the status code: another one than this means that the image is not at fault."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -198,7 +200,7 @@ class DuplicateJob(Record):
     collection: str
     threshold: float
     policy: str
-    """One of "largest", "oldest" or "most-connected"."""
+    """One of "largest", "oldest" or "most_connected"."""
     state: str
     """One of "pending", "running", "succeeded", "failed" or "cancelled"."""
     items_done: int

@@ -1,0 +1,75 @@
+"""What to look for, as messages: pure functions, shared by the blocking and the asynchronous client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from lookalike import _bulk, _entries, _shared, _wire, images
+from lookalike.errors import InvalidArgument
+from lookalike.records import Hit, Limits
+from lookalike.v1 import search_pb2
+
+NamedQuery = tuple[str, search_pb2.Query]
+"""A query, and how messages name it."""
+
+
+def queries(image: Any, vector: Any, item_id: Any, limits: Limits) -> tuple[list[NamedQuery], bool]:
+    """The queries, and whether the caller gave a list of them. Raises InvalidArgument for unusable ones."""
+    if sum(value is not None for value in (image, vector, item_id)) != 1:
+        raise InvalidArgument(
+            "a search needs exactly one query: give a picture, vector= or id=", "ARGUMENT_INVALID"
+        )
+    if image is not None:
+        several = isinstance(image, Iterable) and not images.is_image(image)
+        return [_of_image(e) for e in _entries.image_entries(image if several else [image], limits)], several
+    if vector is not None:
+        several = isinstance(vector, list | tuple) and any(np.ndim(row) for row in vector)
+        return [_of_vector(i, row) for i, row in enumerate(vector if several else [vector])], several
+    several = not isinstance(item_id, str)
+    return [(one, search_pb2.Query(item_id=one)) for one in (item_id if several else [item_id])], several
+
+
+def _of_image(entry: _entries.Entry[Any]) -> NamedQuery:
+    if entry.error is not None:
+        raise _wire.error_of_failure(_bulk.entry_failure(entry))
+    return entry.source, search_pb2.Query(image=entry.payload)
+
+
+def _of_vector(index: int, vector: Any) -> NamedQuery:
+    return f"vectors[{index}]", search_pb2.Query(descriptor=_wire.descriptor_to_wire(vector))
+
+
+def requests(
+    collection: str,
+    named: Sequence[NamedQuery],
+    k: int,
+    min_score: float | None,
+    where: str,
+    limits: Limits,
+) -> Iterator[search_pb2.SearchRequest]:
+    """The queries in as few messages as the server's limits allow, at least one."""
+    if k < 1:
+        raise InvalidArgument(f"k is at least 1, not {k}", "ARGUMENT_INVALID")
+    entries = (_entries.Entry(i, source, "", query) for i, (source, query) in enumerate(named))
+    for chunk in _bulk.cut(entries, limits):
+        yield search_pb2.SearchRequest(
+            collection=collection, queries=_sendable(chunk), k=k, min_score=min_score, where=where
+        )
+
+
+def _sendable(chunk: _bulk.Chunk[search_pb2.Query]) -> list[search_pb2.Query]:
+    for entry in chunk.entries:
+        if entry.error is not None:
+            raise _wire.error_of_failure(_bulk.entry_failure(entry))
+    return chunk.payloads
+
+
+def hits(answer: search_pb2.SearchResponse, named: Sequence[NamedQuery]) -> list[list[Hit]]:
+    """The hits of each query. Raises the error of the first query that could not be answered."""
+    for (source, _), result in zip(named, answer.results, strict=False):
+        if result.status.code:
+            raise _shared.error_from_status(result.status, source)
+    return [_wire.hits(result.hits) for result in answer.results]

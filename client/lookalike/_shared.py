@@ -1,0 +1,129 @@
+"""What the blocking and the asynchronous client share: reaching a server, and what its refusals become."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+from google.rpc import error_details_pb2, status_pb2
+
+from lookalike import errors
+from lookalike.errors import LookalikeError
+
+_STATUS_TRAILER = "grpc-status-details-bin"
+_MIB = 2**20
+
+# Calls that may be repeated without harm. Making or deleting a collection and starting a job are not among
+# them: their repetition would answer "exists already" or "is not there", or start a second job.
+_REPEATABLE = {
+    "EmbeddingService": ["Embed"],
+    "ModelService": ["GetServerInfo", "ListRecipes", "ListBackbones", "ListNodes"],
+    "CollectionService": ["GetCollection", "ListCollections"],
+    "ItemService": ["UpsertItems", "GetItems", "ListItems", "DeleteItems"],
+    "SearchService": ["Search"],
+    "DuplicateService": ["CancelDuplicateJob", "ListDuplicateGroups"],
+}
+
+
+def service_config() -> str:
+    """gRPC's own retry policy: at most five attempts within about two seconds."""
+    names = [{"service": f"lookalike.v1.{s}", "method": m} for s, calls in _REPEATABLE.items() for m in calls]
+    policy = {
+        "maxAttempts": 5,
+        "initialBackoff": "0.1s",
+        "maxBackoff": "2s",
+        "backoffMultiplier": 2,
+        "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
+    }
+    return json.dumps({"methodConfig": [{"name": names, "retryPolicy": policy}]})
+
+
+def channel_options() -> list[tuple[str, Any]]:
+    return [
+        ("grpc.service_config", service_config()),
+        ("grpc.max_send_message_length", -1),  # the server's limits are learned from the server
+        ("grpc.max_receive_message_length", 512 * _MIB),
+        # A message larger than this buffer is never sent a second time; gRPC's default is 256 KiB.
+        ("grpc.per_rpc_retry_buffer_size", 64 * _MIB),
+        ("grpc.initial_reconnect_backoff_ms", 200),
+        ("grpc.max_reconnect_backoff_ms", 5_000),
+        # Notices a server that vanished without a word. Servers with gRPC's defaults take pings more often
+        # than every five minutes for an attack.
+        ("grpc.keepalive_time_ms", 310_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+    ]
+
+
+def checked_target(target: str) -> str:
+    """`target` when it can be one. Raises InvalidArgument for a host without a port."""
+    host, colon, port = target.rpartition(":")
+    if target.startswith(("unix:", "dns:", "ipv4:", "ipv6:")) or (host and colon and port.isdecimal()):
+        return target
+    raise errors.InvalidArgument(
+        f"{target!r} is no address of a server: give host:port, as 'localhost:50051', or 'unix:/path'",
+        "ADDRESS_INVALID",
+    )
+
+
+def error_of(error: grpc.RpcError, target: str) -> LookalikeError:
+    """The error of a call as a class of our own, from the rich status where the server sent one."""
+    status = _rich_status(error)
+    if status is not None:
+        return error_from_status(status)
+    code, details = error.code(), error.details() or ""
+    if code is grpc.StatusCode.UNAVAILABLE:
+        return errors.Unavailable(
+            f"nobody answers at {target}; start a server with 'lookalike serve' ({details})", "UNREACHABLE"
+        )
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return errors.DeadlineExceeded(f"{target} did not answer within the timeout", "DEADLINE_EXCEEDED")
+    return error_class(code.name)(details or code.name)
+
+
+def error_from_status(status: status_pb2.Status, source: str = "") -> LookalikeError:
+    """The error that a status stands for. `source` names the picture it is about."""
+    info = error_info(status)
+    message = f"{source}: {status.message}" if source else status.message
+    return error_class(_code_name(status.code))(message, info.reason, info.metadata)
+
+
+def error_info(status: status_pb2.Status) -> error_details_pb2.ErrorInfo:
+    info = error_details_pb2.ErrorInfo()
+    any(detail.Unpack(info) for detail in status.details)
+    return info
+
+
+def error_class(code: str) -> type[LookalikeError]:
+    """The class of a status code, by its name in gRPC."""
+    return next((c for c in LookalikeError.__subclasses__() if c.code == code), errors.UnknownError)
+
+
+def _code_name(number: int) -> str:
+    return next((code.name for code in grpc.StatusCode if code.value[0] == number), "UNKNOWN")
+
+
+def _rich_status(error: grpc.RpcError) -> status_pb2.Status | None:
+    trailers: Any = error.trailing_metadata() or ()
+    data = next((value for key, value in trailers if key == _STATUS_TRAILER), None)
+    return None if data is None else status_pb2.Status.FromString(data)
+
+
+class Patience:
+    """How often a broken stream is opened again: with growing pauses, anew after each bit of progress."""
+
+    def __init__(self) -> None:
+        self.progressed()
+
+    def progressed(self) -> None:
+        self._pauses: Iterator[float] = iter((0.1, 0.3, 1.0, 2.0, 4.0, 8.0))
+
+    def pause(self, error: LookalikeError) -> float | None:
+        """Seconds to wait before the next attempt, or None when there should be none."""
+        passing = isinstance(error, errors.Unavailable) or error.reason == "QUEUE_FULL"
+        pause = next(self._pauses, None) if passing else None
+        return (
+            None if pause is None else pause * random.uniform(0.5, 1.5)
+        )  # so that clients do not come back as one

@@ -1,0 +1,192 @@
+"""Messages into records and back: pure functions, shared by the blocking and the asynchronous client."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from datetime import UTC
+from typing import Any
+
+import numpy as np
+from google.rpc import status_pb2
+from numpy.typing import NDArray
+
+from lookalike import _shared, records
+from lookalike.errors import Cancelled, InternalError, InvalidArgument, LookalikeError, Unavailable
+from lookalike.v1 import (
+    collections_pb2,
+    duplicates_pb2,
+    items_pb2,
+    models_pb2,
+    search_pb2,
+    types_pb2,
+)
+
+POLICIES = {
+    "largest": duplicates_pb2.REPRESENTATIVE_POLICY_LARGEST,
+    "oldest": duplicates_pb2.REPRESENTATIVE_POLICY_OLDEST,
+    "most_connected": duplicates_pb2.REPRESENTATIVE_POLICY_MOST_CONNECTED,
+}
+_POLICY_NAMES = {number: name for name, number in POLICIES.items()}
+
+
+def policy_to_wire(name: str) -> duplicates_pb2.RepresentativePolicy.ValueType:
+    if name not in POLICIES:
+        raise InvalidArgument(
+            f"there is no policy {name!r}; use one of {', '.join(POLICIES)}", "POLICY_UNKNOWN"
+        )
+    return POLICIES[name]
+
+
+def matrix(tensor: types_pb2.Tensor) -> NDArray[np.float32]:
+    """A float32 tensor of any shape as a read-only view of the message's bytes."""
+    if tensor.dtype != types_pb2.DATA_TYPE_FLOAT32:
+        raise InternalError("the server sent descriptors of another type than float32", "PROTOCOL")
+    return np.frombuffer(tensor.data, "<f4").reshape(tuple(tensor.shape))
+
+
+def descriptor_to_wire(descriptor: object) -> types_pb2.Tensor:
+    """One descriptor [d] of any numeric type. Raises InvalidArgument when it is not a vector of numbers."""
+    try:
+        vector = np.asarray(descriptor, dtype="<f4")
+    except (TypeError, ValueError):
+        vector = np.empty((0, 0), "<f4")
+    if vector.ndim != 1 or not vector.size:
+        raise InvalidArgument("a descriptor is a vector of numbers, [dimension]", "DESCRIPTOR_INVALID")
+    return types_pb2.Tensor(dtype=types_pb2.DATA_TYPE_FLOAT32, shape=vector.shape, data=vector.tobytes())
+
+
+def attributes_to_json(attributes: Mapping[str, Any] | None) -> str:
+    """Numpy's numbers are taken as numbers. Raises InvalidArgument for what JSON cannot hold, as NaN."""
+    if not attributes:
+        return ""
+    if not isinstance(attributes, Mapping):
+        raise InvalidArgument(
+            f"attributes are a dict, not {type(attributes).__name__}: {attributes!r}", "ATTRIBUTES_INVALID"
+        )
+    try:
+        return json.dumps(dict(attributes), ensure_ascii=False, allow_nan=False, default=_plain)
+    except (TypeError, ValueError) as error:
+        raise InvalidArgument(
+            f"attributes cannot be written as JSON: {error}", "ATTRIBUTES_INVALID"
+        ) from None
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{value!r} is a {type(value).__name__}")
+
+
+def attributes_from_json(text: str) -> dict[str, Any]:
+    return json.loads(text) if text else {}
+
+
+def failure(source: str, item_id: str, error: LookalikeError) -> records.Failure:
+    return records.Failure(source, item_id, error.reason, error.message, error.code)
+
+
+def error_of_failure(failed: records.Failure) -> LookalikeError:
+    """The error to raise where a failure is not to be reported."""
+    return _shared.error_class(failed.status)(f"{failed.source}: {failed.message}", failed.reason)
+
+
+def failure_from_status(source: str, item_id: str, status: status_pb2.Status) -> records.Failure:
+    return failure(source, item_id, _shared.error_from_status(status))
+
+
+def space(wire: types_pb2.EmbeddingSpace) -> records.EmbeddingSpace:
+    metric = types_pb2.Metric.Name(wire.metric).removeprefix("METRIC_").lower()
+    return records.EmbeddingSpace(wire.id, wire.dimension, metric, wire.recipe)
+
+
+def server_info(wire: models_pb2.GetServerInfoResponse) -> records.ServerInfo:
+    limits = records.Limits(
+        wire.limits.max_images_per_message,
+        wire.limits.max_message_bytes,
+        wire.limits.max_image_bytes,
+        wire.limits.max_image_pixels,
+        wire.limits.max_k,
+    )
+    return records.ServerInfo(wire.version, wire.device, limits)
+
+
+def recipe(wire: models_pb2.Recipe) -> records.RecipeInfo:
+    return records.RecipeInfo(
+        wire.name,
+        wire.backbone,
+        tuple(records.TapInfo(tap.node, tap.pooling) for tap in wire.taps),
+        wire.input_height,
+        wire.input_width,
+        space(wire.space),
+        wire.duplicate_threshold,
+    )
+
+
+def backbone(wire: models_pb2.Backbone) -> records.BackboneInfo:
+    return records.BackboneInfo(wire.name, wire.weights, wire.loaded)
+
+
+def node(wire: models_pb2.Node) -> records.NodeInfo:
+    return records.NodeInfo(
+        wire.name,
+        wire.operation,
+        tuple(wire.shape),
+        wire.dtype,
+        wire.stride,
+        wire.parameters,
+        wire.flops,
+        wire.cumulative_flops,
+    )
+
+
+def collection_info(wire: collections_pb2.Collection) -> records.CollectionInfo:
+    created = wire.create_time.ToDatetime(tzinfo=UTC)
+    return records.CollectionInfo(
+        wire.name, wire.recipe, space(wire.space), wire.item_count, wire.sequence, created
+    )
+
+
+def item(wire: items_pb2.Item) -> records.Item:
+    descriptor = matrix(wire.descriptor) if wire.HasField("descriptor") else None
+    return records.Item(
+        wire.id, attributes_from_json(wire.attributes_json), wire.digest, wire.sequence, descriptor
+    )
+
+
+def hits(wire: Iterable[search_pb2.Hit]) -> list[records.Hit]:
+    return [records.Hit(hit.id, hit.score, attributes_from_json(hit.attributes_json)) for hit in wire]
+
+
+def job(wire: duplicates_pb2.DuplicateJob) -> records.DuplicateJob:
+    return records.DuplicateJob(
+        wire.id,
+        wire.collection,
+        wire.threshold,
+        _POLICY_NAMES.get(wire.policy, "largest"),
+        duplicates_pb2.JobState.Name(wire.state).removeprefix("JOB_STATE_").lower(),
+        wire.items_done,
+        wire.items_total,
+        wire.pairs_found,
+        wire.group_count,
+        wire.sequence,
+    )
+
+
+def check_success(wire: duplicates_pb2.DuplicateJob | None) -> None:
+    """Raises what kept a job that was watched to its end from succeeding."""
+    state = duplicates_pb2.JOB_STATE_UNSPECIFIED if wire is None else wire.state
+    if wire is not None and state == duplicates_pb2.JOB_STATE_FAILED:
+        raise _shared.error_from_status(wire.error)
+    if state == duplicates_pb2.JOB_STATE_CANCELLED:
+        raise Cancelled("somebody cancelled the search for duplicates on the server", "CANCELLED")
+    if state != duplicates_pb2.JOB_STATE_SUCCEEDED:
+        raise Unavailable("the server stopped before the search for duplicates had ended", "STREAM_ENDED")
+
+
+def group(wire: duplicates_pb2.DuplicateGroup) -> records.DuplicateGroup:
+    members = tuple(
+        records.DuplicateMember(m.item_id, m.score, m.exact, attributes_from_json(m.attributes_json))
+        for m in wire.members
+    )
+    return records.DuplicateGroup(wire.representative_id, members)

@@ -1,0 +1,268 @@
+"""One collection of a server, as the blocking client sees it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lookalike import _bulk, _entries, _jobs, _queries, _streams, _wire
+from lookalike.errors import LookalikeError
+from lookalike.images import ImageLike
+from lookalike.progress import Progress, Tally, observer
+from lookalike.records import AddReport, CollectionInfo, DuplicateGroup, DuplicateJob, Hit, Item
+from lookalike.v1 import (
+    collections_pb2,
+    collections_pb2_grpc,
+    duplicates_pb2,
+    duplicates_pb2_grpc,
+    items_pb2,
+    items_pb2_grpc,
+    search_pb2_grpc,
+)
+
+if TYPE_CHECKING:
+    from lookalike.client import Client
+
+_PAGE = 1000  # the server's limit for ids and items in one call
+
+
+class Collection:
+    """A named set of items whose descriptors are all of one embedding space. Made by `Client`.
+
+    It holds nothing itself: every method asks the server.
+    """
+
+    def __init__(self, client: Client, name: str) -> None:
+        channel = client._channel
+        if channel is None:
+            raise ValueError(f"{client!r} is closed")
+        self.name = name
+        self._client = client
+        self._collections = collections_pb2_grpc.CollectionServiceStub(channel)
+        self._items = items_pb2_grpc.ItemServiceStub(channel)
+        self._search = search_pb2_grpc.SearchServiceStub(channel)
+        self._duplicates = duplicates_pb2_grpc.DuplicateServiceStub(channel)
+
+    def __repr__(self) -> str:
+        return f"Collection({self.name!r}, {self._client.target!r})"
+
+    def info(self, *, timeout: float | None = None) -> CollectionInfo:
+        """Its recipe, space, number of items and last write."""
+        request = collections_pb2.GetCollectionRequest(name=self.name)
+        answer = self._client._call(self._collections.GetCollection, request, timeout)
+        return _wire.collection_info(answer.collection)
+
+    def add(
+        self,
+        images: Iterable[ImageLike],
+        ids: Iterable[str] | None = None,
+        attributes: Iterable[Mapping[str, Any] | None] | None = None,
+        *,
+        progress: bool | Callable[[Progress], None] = False,
+        timeout: float | None = None,
+    ) -> AddReport:
+        """Writes pictures as items, replacing those whose ids are there already.
+
+        Passing troubles are retried, so what the report counts as added is on disk. A picture that cannot be
+        used fails alone and is named in the report.
+
+        Args:
+            images: paths, bytes, PIL images or uint8 arrays; may be a generator, some 64 are read ahead.
+            ids: one for each image. Without it, the absolute path of each file.
+            attributes: a dict for each image, or None.
+            progress: True shows a line on stderr; a function is called with a `Progress` now and then.
+
+        Raises the error of a server that stays away; its `report` tells what was written before.
+        """
+        limits = self._client.limits()
+        entries = _entries.item_entries(images, ids, attributes, limits)
+        return self._write(entries, _total(images), progress, timeout)
+
+    def upsert(
+        self,
+        ids: Iterable[str],
+        vectors: Iterable[object],
+        attributes: Iterable[Mapping[str, Any] | None] | None = None,
+        *,
+        progress: bool | Callable[[Progress], None] = False,
+        timeout: float | None = None,
+    ) -> AddReport:
+        """Writes descriptors that are ready, [n, dimension] or a list of vectors; else like `add`."""
+        entries = _entries.vector_entries(ids, vectors, attributes)
+        return self._write(entries, _total(vectors), progress, timeout)
+
+    def _write(
+        self,
+        entries: Iterator[_entries.Entry[items_pb2.NewItem]],
+        total: int | None,
+        progress: bool | Callable[[Progress], None],
+        timeout: float | None,
+    ) -> AddReport:
+        tally = Tally(total)
+        answers = _streams.exchange(
+            lambda requests: self._items.UpsertItemsStream(requests, timeout=timeout),
+            lambda chunk: _bulk.upsert_request(chunk, self.name),
+            _bulk.cut(entries, self._client.limits()),
+            self._client.target,
+        )
+        try:
+            with observer(progress) as show:
+                for chunk, answer in answers:
+                    failures = _bulk.upsert_failures(chunk, answer.statuses if answer else ())
+                    tally.count(len(chunk.entries), failures, answer.response.sequence if answer else 0)
+                    show(tally.progress())
+        except LookalikeError as error:
+            error.report = tally.report()
+            raise
+        return tally.report()
+
+    @overload
+    def search(
+        self,
+        query: ImageLike | None = None,
+        *,
+        vector: Sequence[float] | NDArray[Any] | None = None,
+        id: str | None = None,
+        k: int = 10,
+        min_score: float | None = None,
+        where: str = "",
+        timeout: float | None = None,
+    ) -> list[Hit]: ...
+
+    @overload
+    def search(
+        self,
+        query: list[Any] | tuple[Any, ...] | None = None,
+        *,
+        vector: Sequence[NDArray[Any]] | None = None,
+        id: list[str] | tuple[str, ...] | None = None,
+        k: int = 10,
+        min_score: float | None = None,
+        where: str = "",
+        timeout: float | None = None,
+    ) -> list[list[Hit]]: ...
+
+    def search(
+        self,
+        query: Any = None,
+        *,
+        vector: Any = None,
+        id: Any = None,  # noqa: A002 - the word that the API uses for it
+        k: int = 10,
+        min_score: float | None = None,
+        where: str = "",
+        timeout: float | None = None,
+    ) -> Any:
+        """The nearest items of a picture, a vector or an item of the collection, nearest first.
+
+        Exactly one of `query` (a picture), `vector` ([dimension]) and `id` is given. A list of pictures, of
+        vectors or of ids is several queries at once, and returns a list of lists.
+
+        Args:
+            k: most hits.
+            min_score: only hits at least this similar.
+            where: only items whose attributes fit, as "price < 100 and category = 'hat'".
+        """
+        queries, several = _queries.queries(query, vector, id, self._client.limits())
+        found: list[list[Hit]] = []
+        for request in _queries.requests(self.name, queries, k, min_score, where, self._client.limits()):
+            answer = self._client._call(self._search.Search, request, timeout)
+            found += _queries.hits(answer, queries[len(found) :])
+        return found if several else found[0]
+
+    @overload  # a str is also an iterable of str, but never meant so
+    def get(  # type: ignore[overload-overlap]
+        self, ids: str, *, descriptors: bool = False, timeout: float | None = None
+    ) -> Item: ...
+
+    @overload
+    def get(
+        self,
+        ids: Iterable[str],
+        *,
+        allow_missing: bool = False,
+        descriptors: bool = False,
+        timeout: float | None = None,
+    ) -> list[Item]: ...
+
+    def get(
+        self,
+        ids: str | Iterable[str],
+        *,
+        allow_missing: bool = False,
+        descriptors: bool = False,
+        timeout: float | None = None,
+    ) -> Item | list[Item]:
+        """One item by its id, or a list of items in the order asked.
+
+        Raises NotFound when one is not there; with `allow_missing` a list leaves it out.
+        """
+        if isinstance(ids, str):
+            return self.get([ids], descriptors=descriptors, timeout=timeout)[0]
+        items: list[Item] = []
+        for page in _pages(ids):
+            request = items_pb2.GetItemsRequest(
+                collection=self.name, ids=page, allow_missing=allow_missing, include_descriptors=descriptors
+            )
+            answer = self._client._call(self._items.GetItems, request, timeout)
+            items += [_wire.item(item) for item in answer.items]
+        return items
+
+    def items(
+        self, where: str = "", *, descriptors: bool = False, timeout: float | None = None
+    ) -> Iterator[Item]:
+        """All items that fit, in the order of their last write; fetched by pages, each within `timeout`."""
+        request = items_pb2.ListItemsRequest(
+            collection=self.name, page_size=_PAGE, where=where, include_descriptors=descriptors
+        )
+        while True:
+            answer = self._client._call(self._items.ListItems, request, timeout)
+            yield from (_wire.item(item) for item in answer.items)
+            if not answer.next_page_token:
+                return
+            request.page_token = answer.next_page_token
+
+    def delete(self, ids: str | Iterable[str], *, timeout: float | None = None) -> int:
+        """Deletes items; returns how many were there. Ids that are not there are no error."""
+        deleted = 0
+        for page in _pages([ids] if isinstance(ids, str) else ids):
+            request = items_pb2.DeleteItemsRequest(collection=self.name, ids=page)
+            deleted += self._client._call(self._items.DeleteItems, request, timeout).deleted
+        return deleted
+
+    def find_duplicates(
+        self,
+        threshold: float | None = None,
+        *,
+        policy: str = "largest",
+        where: str = "",
+        progress: Callable[[DuplicateJob], None] | None = None,
+    ) -> list[DuplicateGroup]:
+        """Groups of items that show the same picture, the largest group first.
+
+        The collection is seen as it is now. Leaving early, as with Ctrl-C, cancels the job on the server.
+
+        Args:
+            threshold: least similarity of a pair; None means the recipe's own.
+            policy: which item of a group is worth keeping: "largest", "oldest" or "most_connected".
+            where: only items whose attributes fit.
+            progress: called with the job a few times a second.
+        """
+        request = duplicates_pb2.StartDuplicateJobRequest(
+            collection=self.name, threshold=threshold, policy=_wire.policy_to_wire(policy), where=where
+        )
+        return _jobs.run(self._client, self._duplicates, request, progress)
+
+
+def _pages(ids: Iterable[str]) -> Iterator[tuple[str, ...]]:
+    rest = iter(ids)
+    while page := tuple(itertools.islice(rest, _PAGE)):
+        yield page
+
+
+def _total(values: object) -> int | None:
+    return len(values) if isinstance(values, Sequence | np.ndarray) else None
