@@ -19,6 +19,8 @@ Errors are raised in any room, named here or there, and turned into wire in one 
     ├── Draining                   the server is stopping
     ├── DiskFull
     ├── StoreDamaged               a collection's files are not what was written
+    ├── StoreTooNew                written by a newer version of this program
+    ├── StoreUnusable              the files cannot be opened or written: their rights
     ├── DataDirectoryBusy          another process has it open
     ├── ConfigInvalid
     ├── ListenFailed               the address cannot be bound
@@ -113,6 +115,16 @@ class DiskFull(LookalikeError):
 class StoreDamaged(LookalikeError):
     status = "DATA_LOSS"
     reason = "STORE_DAMAGED"
+
+
+class StoreTooNew(LookalikeError):
+    status = "FAILED_PRECONDITION"
+    reason = "STORE_TOO_NEW"
+
+
+class StoreUnusable(LookalikeError):
+    status = "FAILED_PRECONDITION"
+    reason = "STORE_UNUSABLE"
 
 
 class DataDirectoryBusy(LookalikeError):

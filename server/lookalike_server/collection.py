@@ -1,0 +1,325 @@
+"""A collection: the store is the truth, the view is what searches look at, one thread writes both.
+
+    upsert, delete - queue - writer thread: all that waits becomes one transaction - commit - new view -
+    acknowledged search         - view - rows of the hits from the store
+    get, list      - store
+
+Acknowledged means that the write is on disk and that searches see it. Reads see one state of store and view:
+the one after some write, whole.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from lookalike_extractor.errors import LookalikeError
+from numpy.typing import NDArray
+
+from lookalike_server.errors import ArgumentInvalid, DescriptorInvalid, Draining
+from lookalike_server.filters import EVERYTHING, Filter, parse_filter
+from lookalike_server.rows import Descriptor, NewRow, Row, Written, check_id, unit
+from lookalike_server.store import Reader, Store, Writing
+from lookalike_server.view import Found, Vectors, View
+
+# One transaction takes up to this many changes (calls, not items) from the line.
+_MOST_CHANGES = 256
+_SETTLE_BYTES = 32 << 20
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Hit:
+    """An item that a query found. `score` is the cosine, -1..1."""
+
+    id: str
+    score: float
+    attributes_json: str
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The hits of each query, nearest first, and the sequence number of the last write that was seen."""
+
+    sequence: int
+    hits: list[list[Hit]]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All items of one state, by ascending sequence numbers; row i of each list is one item."""
+
+    sequence: int
+    ids: list[str]
+    descriptors: NDArray[np.float32]
+    digests: list[bytes]
+    attributes_json: list[str]
+
+
+@dataclass(frozen=True)
+class _Change:
+    """A write on its way: what to do in the transaction, and who waits for it."""
+
+    apply: Callable[[Writing], Written]
+    done: Future[Written]
+
+
+class Collection:
+    """A named set of items with descriptors of one space. Any thread may call it; calls block.
+
+    Opening it reads all vectors. Raises StoreDamaged, StoreTooNew or StoreUnusable.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._store = Store(path)
+        self.name, self.space, self.created = self._store.name, self._store.space, self._store.created
+        try:
+            with self._store.reading() as reader:
+                self._view = View.built(self.space.dimension, reader.sequence, reader.blocks())
+        except BaseException:
+            self._store.close()
+            raise
+        self._publishing = threading.Lock()
+        self._use = threading.Condition()
+        self._users = 0
+        self._closed: LookalikeError | None = None
+        self._unsettled = 0
+        self._line: queue.SimpleQueue[_Change | None] = queue.SimpleQueue()
+        self._writer = threading.Thread(target=self._write_stage, name=f"write-{self.name}", daemon=True)
+        self._writer.start()
+
+    @property
+    def count(self) -> int:
+        return self._view.count
+
+    @property
+    def sequence(self) -> int:
+        return self._view.sequence
+
+    def close(self, reason: LookalikeError | None = None) -> None:
+        """Ends what is under way, then refuses every call with `reason`."""
+        with self._use:
+            if self._closed is not None:
+                return
+            self._closed = reason or Draining(f"Collection {self.name!r} is closed; the server is stopping.")
+            self._line.put(None)
+        self._writer.join()
+        with self._use:
+            self._use.wait_for(lambda: not self._users)
+        self._store.close()
+
+    def upsert(self, rows: Sequence[NewRow]) -> Written:
+        """Inserts the rows, or replaces those whose ids are there: all or, when it raises, none."""
+        return self.submit_upsert(rows).result()
+
+    def submit_upsert(self, rows: Sequence[NewRow]) -> Future[Written]:
+        """Begins an upsert. A future that is cancelled before the write begins leaves nothing behind.
+
+        Raises ArgumentInvalid when an id comes twice, DescriptorInvalid when a dimension is wrong.
+        """
+        seen: set[str] = set()
+        for i, row in enumerate(rows):
+            self.check_dimension(row.descriptor, f"items[{i}].descriptor")
+            if row.id in seen:
+                raise ArgumentInvalid(
+                    f"items[{i}].id: {row.id!r} comes twice; one call writes each id once.",
+                    field=f"items[{i}].id",
+                )
+            seen.add(row.id)
+        return self._submit(lambda writing: writing.upsert(rows))
+
+    def delete(self, ids: Sequence[str]) -> Written:
+        """Deletes the items of those ids that are there."""
+        return self.submit_delete(ids).result()
+
+    def submit_delete(self, ids: Sequence[str]) -> Future[Written]:
+        for item_id in ids:
+            check_id(item_id)
+        return self._submit(lambda writing: writing.delete(ids))
+
+    def get(self, ids: Sequence[str], *, descriptors: bool = False) -> dict[str, Row]:
+        """Returns those items that are there, by id."""
+        for item_id in ids:
+            check_id(item_id)
+        with self._state() as (reader, _):
+            return reader.by_id(ids, descriptors=descriptors)
+
+    def list(self, after: int, limit: int, where: str = "", *, descriptors: bool = False) -> list[Row]:
+        """Returns the next items that fit after that sequence number, in the order of their last write."""
+        condition = parse_filter(where)
+        with self._state() as (reader, _):
+            return reader.page(after, limit, condition, descriptors=descriptors)
+
+    def search(
+        self,
+        descriptors: NDArray[np.float32],
+        k: int,
+        *,
+        min_score: float | None = None,
+        where: str = "",
+        exclude: Sequence[str] | None = None,
+    ) -> SearchResult:
+        """Finds the k nearest of all items that fit, exactly; items of equal score in the order of their ids.
+
+        Args:
+            descriptors: float32 [q, d], the queries; they are scaled to length 1.
+            k: most hits of a query, at least 1.
+            min_score: least score of a hit.
+            where: filter on attributes; "" means all items.
+            exclude: an id for each query that is not to be among its hits; "" for none.
+        """
+        condition = parse_filter(where)
+        for query in descriptors:
+            self.check_dimension(query, "descriptor")
+        queries = np.array([unit(query) for query in descriptors], np.float32).reshape(
+            -1, self.space.dimension
+        )
+        more = k + (exclude is not None)
+        with self._state() as (reader, view):
+            wanted = _wanted(reader, condition)
+        found = view.search(queries, more, wanted)
+        with self._state() as (reader, _):
+            rows = _rows_of(reader, found)
+        if rows is None:  # A hit was replaced meanwhile. Again, in one state from beginning to end.
+            with self._state() as (reader, view):
+                found = view.search(queries, more, _wanted(reader, condition))
+                rows = _rows_of(reader, found) or {}
+        excluded = exclude or [""] * len(found)
+        hits = [_hits(one, rows, k, min_score, own) for one, own in zip(found, excluded, strict=True)]
+        return SearchResult(view.sequence, hits)
+
+    def snapshot(self, where: str = "") -> Snapshot:
+        """Returns all items that fit, as they are now, with their descriptors float32 [n, d]."""
+        condition = parse_filter(where)
+        with self._state() as (reader, view):
+            rows = reader.page(0, -1, condition)
+            _, vectors = view.snapshot(_wanted(reader, condition))
+        return Snapshot(
+            sequence=view.sequence,
+            ids=[row.id for row in rows],
+            descriptors=vectors,
+            digests=[row.digest for row in rows],
+            attributes_json=[row.attributes_json for row in rows],
+        )
+
+    def check_dimension(self, descriptor: Descriptor, field: str) -> None:
+        """Raises DescriptorInvalid unless the descriptor has this collection's dimension."""
+        if descriptor.shape != (self.space.dimension,):
+            raise DescriptorInvalid(
+                f"{field} has shape {list(descriptor.shape)}; collection {self.name!r} takes "
+                f"[{self.space.dimension}].",
+                field=field,
+            )
+
+    @contextmanager
+    def _state(self) -> Iterator[tuple[Reader, View]]:
+        """Gives store and view after one and the same write."""
+        with self._in_use(), ExitStack() as stack:
+            reader, view = stack.enter_context(self._store.reading()), self._view
+            if view.sequence != reader.sequence:  # between a commit and its publication
+                stack.close()
+                with self._publishing:
+                    reader, view = stack.enter_context(self._store.reading()), self._view
+            yield reader, view
+
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        with self._use:
+            if self._closed is not None:
+                raise self._closed
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._use:
+                self._users -= 1
+                self._use.notify_all()
+
+    def _submit(self, apply: Callable[[Writing], Written]) -> Future[Written]:
+        change = _Change(apply, Future())
+        with self._use:
+            if self._closed is not None:
+                raise self._closed
+            self._line.put(change)
+        return change.done
+
+    def _write_stage(self) -> None:
+        """Takes all that waits as one transaction, so that many writers share the wait for the disk."""
+        ended = False
+        while not ended:
+            group = [self._line.get()]
+            while not self._line.empty() and len(group) < _MOST_CHANGES:
+                group.append(self._line.get())
+            ended = None in group
+            changes = [c for c in group if c is not None and c.done.set_running_or_notify_cancel()]
+            if changes:
+                self._write(changes)
+                self._settle()
+
+    def _write(self, changes: Sequence[_Change]) -> None:
+        try:
+            results = self._commit(changes)
+        except Exception as error:
+            if len(changes) == 1:
+                changes[0].done.set_exception(error)
+                return
+            for change in changes:  # One's fault must not become everybody's.
+                self._write([change])
+        else:
+            for change, result in zip(changes, results, strict=True):
+                change.done.set_result(result)
+
+    def _commit(self, changes: Sequence[_Change]) -> Sequence[Written]:
+        with self._store.writing() as writing:
+            results = [change.apply(writing) for change in changes]
+            if writing.sequence == self._view.sequence:
+                return results
+            keys = np.fromiter(writing.added, np.int64, len(writing.added))
+            vectors: Vectors = np.array([*writing.added.values()], np.float32).reshape(
+                len(keys), self.space.dimension
+            )
+            view = self._view.changed(writing.sequence, keys, vectors, writing.removed)
+            with self._publishing:
+                writing.commit()
+                self._view = view
+        self._unsettled += vectors.nbytes + (len(changes) << 16)
+        return results
+
+    def _settle(self) -> None:
+        if self._unsettled > _SETTLE_BYTES:
+            self._unsettled = 0
+            try:
+                self._store.settle()
+            except Exception:
+                # What was written is safe in the log; the next time may go better.
+                _log.warning(
+                    "the log of collection %r could not be moved into its file", self.name, exc_info=True
+                )
+
+
+def _wanted(reader: Reader, condition: Filter) -> NDArray[np.int64] | None:
+    return None if condition == EVERYTHING else reader.keys(condition)
+
+
+def _rows_of(reader: Reader, found: Sequence[Found]) -> dict[int, Row] | None:
+    """Returns the rows of all that was found by key, or None when one of them is no longer there."""
+    keys = np.unique(np.concatenate([np.empty(0, np.int64), *(one.keys for one in found)]))
+    rows = reader.by_key(keys.tolist())
+    return rows if len(rows) == len(keys) else None
+
+
+def _hits(found: Found, rows: dict[int, Row], k: int, min_score: float | None, own: str) -> list[Hit]:
+    hits = [
+        Hit(rows[key].id, score, rows[key].attributes_json)
+        for key, score in zip(found.keys.tolist(), found.scores.tolist(), strict=True)
+        if rows[key].id != own and (min_score is None or score >= min_score)
+    ]
+    return sorted(hits, key=lambda hit: (-hit.score, hit.id))[:k]
