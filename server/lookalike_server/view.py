@@ -135,7 +135,7 @@ class View:
         """
         parts = [(part, part.mask(wanted)) for part in self.parts]
         found = [(part, *_nearest(queries, part, mask, k)) for part, mask in parts if mask.any()]
-        if not found:
+        if not found or not len(queries):
             return [Found(np.empty(0, np.int64), np.empty(0, np.float32))] * len(queries)
         rough = np.concatenate([scores for _, scores, _ in found], axis=1)
         which = np.concatenate([np.full(rows.shape[1], i) for i, (_, _, rows) in enumerate(found)])
