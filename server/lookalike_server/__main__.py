@@ -22,7 +22,7 @@ from lookalike_server.errors import ConfigInvalid
 @click.option("--address", help="HOST:PORT or unix:PATH to listen on.")
 @click.option("--data", type=click.Path(), help="Folder of the collections.")
 @click.option("--device", help="auto, cpu, cuda or cuda:N.")
-@click.option("--serve", help="Recipes to compute, with commas between; the first is the default.")
+@click.option("--served-recipes", help="Recipes to compute, with commas between; the first is the default.")
 @click.pass_context
 def main(context: click.Context, /, config: str | None, **flags: Any) -> None:
     """Serves descriptors, collections and duplicates over gRPC.

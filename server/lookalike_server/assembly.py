@@ -55,10 +55,10 @@ _OPTIONS = [
 def served_recipes(settings: Settings) -> dict[str, Recipe]:
     """Returns the recipes to compute, the default one first. Raises ConfigInvalid."""
     known = dict(RECIPES) | {name: _recipe(name, table) for name, table in settings.recipes.items()}
-    for name in settings.serve:
+    for name in settings.served_recipes:
         if name not in known:
-            raise ConfigInvalid(f"serve: there is no recipe {name!r}.{did_you_mean(name, known)}")
-    return {name: known[name] for name in settings.serve or known}
+            raise ConfigInvalid(f"served_recipes: there is no recipe {name!r}.{did_you_mean(name, known)}")
+    return {name: known[name] for name in settings.served_recipes or known}
 
 
 def _recipe(name: str, table: RecipeTable) -> Recipe:

@@ -26,6 +26,8 @@ from lookalike_server.errors import ConfigInvalid
 PREFIX = "LOOKALIKE_"
 MIB = 1 << 20
 
+_OF_THE_CLIENT = {"server", "config"}
+
 
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -66,7 +68,7 @@ class Settings(_Table):
     """Folder of the collections; made when it is not there."""
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """"auto" takes the first GPU, or the CPU when there is none."""
-    serve: Annotated[tuple[str, ...], BeforeValidator(_split)] = ()
+    served_recipes: Annotated[tuple[str, ...], BeforeValidator(_split)] = ()
     """Names of the recipes to compute, the default one first. Empty: the built-in ones, then `recipes`."""
     recipes: dict[str, RecipeTable] = {}
     """The user's own recipes by name."""
@@ -162,7 +164,7 @@ def _of_environment(environ: Mapping[str, str]) -> dict[str, str]:
     those that Kubernetes sets for a service named "lookalike".
     """
     names = {name.removeprefix(PREFIX).lower() for name in environ if name.startswith(PREFIX)}
-    for name in sorted(names - set(Settings.model_fields)):
+    for name in sorted(names - set(Settings.model_fields) - _OF_THE_CLIENT):
         near = difflib.get_close_matches(name, Settings.model_fields, n=1, cutoff=0.8)
         if near:
             raise ConfigInvalid(
