@@ -86,12 +86,12 @@ class GraphError(LookalikeError):
     reason = "GRAPH_INVALID"
 
 
-class NodeUnknown(GraphError):
+class NodeUnknown(GraphError, ValueError):
     status = "NOT_FOUND"
     reason = "NODE_UNKNOWN"
 
 
-class RequestInvalid(GraphError):
+class RequestInvalid(GraphError, ValueError):
     reason = "NODE_REQUEST_INVALID"
 
 

@@ -1,0 +1,38 @@
+"""Captures by symbolic tracing: the whole forward runs on proxies, once in each mode."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from torch import nn
+
+from lookalike_extractor.capture.trace import Trace, Traces
+from lookalike_extractor.preservation import preserved
+from lookalike_extractor.tracing import NodeTracer
+
+
+def trace_symbolically(
+    model: nn.Module, options: dict[str, Any], concrete_args: dict[str, Any] | None = None
+) -> Traces:
+    """Both modes of `model`, with `options` of NodeTracer."""
+    return Traces(*(_trace(model, training, options, concrete_args) for training in (True, False)))
+
+
+def _trace(
+    model: nn.Module, training: bool, options: dict[str, Any], concrete_args: dict[str, Any] | None
+) -> Trace:
+    with preserved(model):
+        model.train(training)
+        return NodeTracer(**options).capture(model, concrete_args)
+
+
+def with_timm_leaves(options: dict[str, Any]) -> dict[str, Any] | None:
+    """`options` with what timm registers as not to be traced through; None where timm is not in use."""
+    registry = sys.modules.get("timm.layers")
+    if registry is None:
+        return None
+    return options | {
+        "leaf_modules": [*options.get("leaf_modules", ()), *registry.get_notrace_modules()],
+        "autowrap_functions": [*options.get("autowrap_functions", ()), *registry.get_notrace_functions()],
+    }
