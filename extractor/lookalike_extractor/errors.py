@@ -16,7 +16,9 @@
     ├── BackboneUnknown
     ├── WeightsUnavailable         cannot be downloaded or read
     ├── CheckpointMismatch         a checkpoint of another architecture
-    └── RecipeInvalid
+    ├── RecipeInvalid
+    ├── ArtifactInvalid            a fitted file that cannot be read, or was fitted for other nodes or weights
+    └── FitRefused                 nothing good can be learned from these photos
 
 Each class carries the canonical name of its status code (as gRPC spells it) and a reason that programs can
 test. The server adds its own branches in lookalike_server.errors.
@@ -123,6 +125,18 @@ class CheckpointMismatch(LookalikeError):
 class RecipeInvalid(LookalikeError):
     status = "INVALID_ARGUMENT"
     reason = "RECIPE_INVALID"
+
+
+class ArtifactInvalid(LookalikeError):
+    status = "FAILED_PRECONDITION"
+    reason = "ARTIFACT_INVALID"
+
+
+class FitRefused(LookalikeError):
+    """A fit would be meaningless or would harm. The message has its numbers."""
+
+    status = "FAILED_PRECONDITION"
+    reason = "FIT_REFUSED"
 
 
 def did_you_mean(name: str, known: Iterable[str], most: int = 3) -> str:
