@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Generic, TypeVar
 
-from google.rpc import status_pb2  # type: ignore[import-untyped]
+from google.rpc import status_pb2
 
 from lookalike_server.errors import Draining, JobNotDone, JobUnknown, QueueFull
 from lookalike_server.wire import status_of
