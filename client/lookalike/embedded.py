@@ -21,7 +21,7 @@ def start(data_dir: str | os.PathLike[str] | None, **settings: Any) -> EmbeddedS
         import lookalike_server.app
         import lookalike_server.config
         from lookalike_extractor.errors import LookalikeError
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise ExtraMissing(
             "the engine is not installed here: pip install 'lookalike[server]', or give the address of a "
             f"server ({error})",

@@ -1,0 +1,71 @@
+"""The `lookalike` command: its subcommands, and what each error becomes."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.metadata import version
+from typing import Any
+
+import click
+
+from lookalike import errors
+from lookalike.cli.output import Interrupted, fail
+
+_COMMANDS = ("duplicates", "index", "search", "embed", "serve", "nodes", "models", "collections")
+_MISUSE = (errors.InvalidArgument, errors.NotFound, errors.AlreadyExists)
+
+
+class Commands(click.Group):
+    """Loads a command when it is asked for: `lookalike nodes` needs nothing of `lookalike duplicates`."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command:
+        if name not in _COMMANDS:
+            near = difflib.get_close_matches(name, _COMMANDS, n=1)
+            context.fail(f"there is no command {name!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
+        command: click.Command = import_module(f"lookalike.cli.{name}").command
+        return command
+
+
+def _show_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        click.echo(f"lookalike {version('lookalike')}")
+        context.exit()
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version)
+def lookalike() -> None:
+    """Near-duplicates, search and descriptors of your own pictures.
+
+    Every command works against a server (--server HOST:PORT, or LOOKALIKE_SERVER) and, without one, on an
+    engine inside the command, which keeps its collections in --data.
+    """
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command. Returns the exit status: 0, 1 for failure, 2 for misuse, 130 for Ctrl-C."""
+    try:
+        status: Any = lookalike.main(arguments, prog_name="lookalike", standalone_mode=False)
+    except click.UsageError as error:
+        return fail(f"{error.format_message()}{_help_hint(error)}", 2)
+    except click.ClickException as error:
+        return fail(error.format_message(), 1)
+    except click.Abort as error:
+        return fail(f"stopped; {error}" if isinstance(error, Interrupted) else "stopped", 130)
+    except errors.LookalikeError as error:
+        return fail(str(error), 2 if isinstance(error, _MISUSE) else 1)
+    except BrokenPipeError:
+        return 141  # whoever read our output has had enough
+    except OSError as error:
+        return fail(f"{error.filename or 'a file'}: {error.strerror or error}", 1)
+    return status if isinstance(status, int) else 0
+
+
+def _help_hint(error: click.UsageError) -> str:
+    path = error.ctx.command_path if error.ctx else "lookalike"
+    return f" ({path} --help tells more)"

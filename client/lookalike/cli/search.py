@@ -1,0 +1,75 @@
+"""`lookalike search`: the items nearest to a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lookalike.cli.connection import connect, place_options
+from lookalike.cli.output import print_json, print_table, say
+
+if TYPE_CHECKING:
+    from lookalike.records import Hit
+
+
+@click.command("search", short_help="Find the items nearest to a picture.")
+@click.argument("image", required=False, type=click.Path(path_type=Path))
+@click.option("--id", "item_id", metavar="ID", help="Search by an item of the collection.")
+@click.option("--vector", metavar="FILE.npy", type=click.Path(path_type=Path), help="Search by a descriptor.")
+@click.option("-c", "--collection", required=True, metavar="NAME")
+@click.option("-k", default=10, show_default=True, type=click.IntRange(min=1), help="Most hits.")
+@click.option("--where", default="", metavar="FILTER", help='Only items that fit, as "price < 100".')
+@click.option("--min-score", type=float, help="Only hits at least this similar, -1 to 1.")
+@click.option("--json", "as_json", is_flag=True, help="Print the hits as JSON.")
+@place_options
+def command(
+    image: Path | None,
+    item_id: str | None,
+    vector: Path | None,
+    collection: str,
+    k: int,
+    where: str,
+    min_score: float | None,
+    as_json: bool,
+    server: str | None,
+    data: Path | None,
+) -> None:
+    """Finds the items nearest to IMAGE, to an item or to a descriptor."""
+    if sum(query is not None for query in (image, item_id, vector)) != 1:
+        raise click.UsageError("give one of IMAGE, --id and --vector")
+    row = None if vector is None else _read_vector(vector)
+    if image is not None and not image.is_file():
+        raise click.UsageError(f"there is no file {str(image)!r}")
+    with connect(server, data) as client:
+        shelf = client.collection(collection)
+        hits = shelf.search(image, vector=row, id=item_id, k=k, min_score=min_score, where=where)
+    if as_json:
+        found = [{"id": hit.id, "score": hit.score, "attributes": hit.attributes} for hit in hits]
+        print_json({"collection": collection, "hits": found})
+    else:
+        _show(hits)
+
+
+def _read_vector(path: Path) -> Any:
+    import numpy as np
+
+    try:
+        vector = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise click.UsageError(f"there is no file {str(path)!r}") from None
+    except (OSError, ValueError) as error:
+        raise click.UsageError(f"{path} is no .npy file: {error}") from None
+    if not isinstance(vector, np.ndarray) or vector.squeeze().ndim != 1:
+        shape = getattr(vector, "shape", "an archive")
+        raise click.UsageError(f"{path} holds {shape}; a search takes one vector, [dimension]")
+    return vector.squeeze()
+
+
+def _show(hits: list[Hit]) -> None:
+    if not hits:
+        say("nothing found")
+        return
+    rows = [[str(rank), f"{hit.score:.4f}", hit.id] for rank, hit in enumerate(hits, 1)]
+    print_table(["", "score", "id"], rows)

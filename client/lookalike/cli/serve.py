@@ -1,0 +1,42 @@
+"""`lookalike serve`: the gRPC server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lookalike.cli.output import fail
+from lookalike.errors import ExtraMissing
+
+
+@click.command("serve", short_help="Run the gRPC server.")
+@click.option("--config", type=click.Path(path_type=Path), help="TOML file with settings.")
+@click.option(
+    "--address", metavar="HOST:PORT", help="Where to listen; or unix:PATH.  [default: 127.0.0.1:50051]"
+)
+@click.option("--data", type=click.Path(path_type=Path), help="Folder of the collections.")
+@click.option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.  [default: auto]")
+@click.option(
+    "--recipes", metavar="A,B", help="Recipes to compute; the first is the default.  [default: all]"
+)
+def command(config: Path | None, recipes: str | None, **flags: Any) -> int:
+    """Serves descriptors, collections, search and duplicates over gRPC until SIGTERM or Ctrl-C.
+
+    Every setting can also be given in the environment, as LOOKALIKE_MAX_K=500.
+    """
+    try:
+        import lookalike_server.config
+        from lookalike_server.errors import ConfigInvalid
+    except ModuleNotFoundError as error:
+        raise ExtraMissing(
+            f"the server is not installed: pip install 'lookalike[server]' ({error})"
+        ) from None
+    try:
+        settings = lookalike_server.config.load_settings({**flags, "serve": recipes}, config)
+    except ConfigInvalid as error:
+        return fail(str(error), 2)
+    from lookalike_server.app import serve  # here, because a wrong flag needs no torch
+
+    return serve(settings)

@@ -1,0 +1,329 @@
+"""The command line, against a server made by hand."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_server import DIMENSION, FakeServer, descriptor
+from lookalike.cli.app import run
+from lookalike.cli.photos import find_photos
+from photos import encode, photo
+
+
+class Shell:
+    """Runs commands against the server; keeps the last one's status and output."""
+
+    def __init__(self, server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+        self._place = ["--server", server.target]
+        self._capsys = capsys
+        self.status, self.out, self.err = 0, "", ""
+
+    def __call__(self, *arguments: object, here: bool = True) -> int:
+        self._capsys.readouterr()
+        self.status = run([*map(str, arguments), *(self._place if here else [])])
+        self.out, self.err = self._capsys.readouterr()
+        assert "Traceback" not in self.err
+        return self.status
+
+    def json(self, *arguments: object) -> Any:
+        assert self(*arguments, "--json") == 0, self.err
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def shell(
+    server: FakeServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Shell:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LOOKALIKE_SERVER", raising=False)
+    return Shell(server, capsys)
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Path:
+    """Two copies of one photo, another photo, one that is broken, and things that are no photos."""
+    folder = tmp_path / "album"
+    (folder / "sub").mkdir(parents=True)
+    (folder / ".hidden").mkdir()
+    chelsea = encode(photo("chelsea").resize((60, 40)))
+    (folder / "cat.jpg").write_bytes(chelsea)
+    (folder / "sub" / "copy.JPG").write_bytes(chelsea)
+    (folder / "mug.png").write_bytes(encode(photo("coffee").resize((60, 40)), "PNG"))
+    (folder / "broken.jpg").write_bytes(b"bad")
+    (folder / ".hidden" / "secret.jpg").write_bytes(chelsea)
+    (folder / "notes.txt").write_text("no photo")
+    return folder
+
+
+def test_duplicates_are_found_reported_and_counted(shell: Shell, album: Path, tmp_path: Path) -> None:
+    assert shell("duplicates", album, "--csv", "groups.csv") == 0
+    assert "3 photos: 1 group of copies, 1 photo and" in shell.out
+    assert str(album / "broken.jpg") in shell.err
+    assert "the file ends too early" in shell.err
+    assert "data:image/" in (tmp_path / "lookalike-duplicates.html").read_text()
+    assert (tmp_path / "groups.csv").read_text().count("\n") == 3
+
+
+def test_with_json_the_output_is_json_and_nothing_else(shell: Shell, album: Path) -> None:
+    (group,) = shell.json("duplicates", album)["groups"]
+    assert {Path(member["id"]).name for member in group["members"]} == {"cat.jpg", "copy.JPG"}
+    assert group["members"][0]["width"] == 60
+
+
+def test_a_second_run_sends_only_what_is_new_or_changed(
+    shell: Shell, album: Path, server: FakeServer
+) -> None:
+    shell("duplicates", album)
+    server.chunk_sizes.clear()
+    shell("duplicates", album)
+    assert server.chunk_sizes == [1]  # the broken one is tried again
+    (album / "mug.png").write_bytes((album / "cat.jpg").read_bytes())
+    (album / "cat.jpg").unlink()
+    (group,) = shell.json("duplicates", album)["groups"]
+    assert {Path(member["id"]).name for member in group["members"]} == {"mug.png", "copy.JPG"}
+
+
+def test_a_photo_that_became_unreadable_is_forgotten(shell: Shell, album: Path) -> None:
+    shell("duplicates", album)
+    (album / "cat.jpg").write_bytes(b"bad now")
+    assert shell.json("duplicates", album)["groups"] == []
+
+
+def test_other_folders_and_their_order_make_the_collection(
+    shell: Shell, album: Path, server: FakeServer
+) -> None:
+    shell("duplicates", album, album / "sub")
+    shell("duplicates", album / "sub", album)
+    assert len(server.collections) == 1
+    shell("duplicates", album)
+    assert len(server.collections) == 2
+
+
+@pytest.mark.parametrize("output", ["nowhere/report.html", "nowhere/groups.csv"])
+def test_a_report_that_cannot_be_written_is_told_before_the_work(
+    shell: Shell, album: Path, server: FakeServer, output: str
+) -> None:
+    flag = "--csv" if output.endswith(".csv") else "-o"
+    assert shell("duplicates", album, flag, output) == 2
+    assert "no folder 'nowhere'" in shell.err
+    assert server.calls == {}
+
+
+def test_photos_are_indexed_and_searched(shell: Shell, album: Path) -> None:
+    assert shell("index", album, "-c", "shop") == 0
+    assert "indexed 3 photos" in shell.out
+    assert "shop has 3 items" in shell.out
+    assert str(album / "broken.jpg") in shell.err
+    assert shell("search", album / "mug.png", "-c", "shop", "-k", "1") == 0
+    assert re.search(r"1 +1\.0000 +.*mug\.png", shell.out)
+    hits = shell.json("search", "--id", album / "cat.jpg", "-c", "shop")["hits"]
+    assert [Path(hit["id"]).name for hit in hits][0] == "copy.JPG"
+    assert hits[0]["attributes"]["width"] == 60
+    np.save("v.npy", descriptor((album / "mug.png").read_bytes()))
+    assert shell.json("search", "--vector", "v.npy", "-c", "shop")["hits"][0]["id"].endswith("mug.png")
+
+
+def test_indexing_goes_on_where_it_was(shell: Shell, album: Path) -> None:
+    shell("index", album / "sub", "-c", "shop")
+    outcome = shell.json("index", album, "-c", "shop")
+    assert (outcome["added"], outcome["unchanged"], outcome["items"]) == (2, 1, 3)
+    assert [failure["reason"] for failure in outcome["failed"]] == ["IMAGE_TRUNCATED"]
+
+
+def test_nothing_found_is_said(shell: Shell, album: Path) -> None:
+    shell("index", album, "-c", "shop")
+    assert shell("search", album / "cat.jpg", "-c", "shop", "--min-score", "1.1") == 0
+    assert (shell.out, shell.err) == ("", "nothing found\n")
+
+
+def test_descriptors_are_written_with_their_paths(shell: Shell, album: Path) -> None:
+    assert shell("embed", album, "-o", "v.npy") == 0
+    vectors, paths = np.load("v.npy"), json.loads(Path("v.json").read_text())
+    assert (vectors.dtype, vectors.shape) == (np.float32, (3, DIMENSION))
+    assert [Path(path).name for path in paths] == ["cat.jpg", "mug.png", "copy.JPG"]
+    assert shell.json("embed", album, "-o", "v.npz")["count"] == 3
+    with np.load("v.npz") as archive:
+        np.testing.assert_array_equal(archive["vectors"], vectors)
+        assert list(archive["paths"]) == paths
+    assert sorted(os.listdir()) == ["album", "v.json", "v.npy", "v.npz"]
+
+
+def test_recipes_backbones_nodes_and_collections_are_listed(shell: Shell, server: FakeServer) -> None:
+    server.collections["shop"] = {}
+    for command, word in ((["models"], "near_duplicate"), (["nodes", "tiny"], "body.act")):
+        assert shell(*command) == 0
+        assert word in shell.out
+        shell.json(*command)
+    assert "3.0 M" in shell.out or shell.json("nodes", "tiny")[0]["cumulative_flops"] == 3_000_000
+    assert shell("collections", "list") == 0
+    assert "shop" in shell.out
+    assert shell("collections", "delete", "shop", "--yes") == 0
+    assert shell.json("collections", "list") == []
+
+
+def test_a_collection_is_not_deleted_without_a_yes(
+    shell: Shell, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.collections["shop"] = {}
+    monkeypatch.setattr("click.termui.visible_prompt_func", lambda _: "n")
+    assert shell("collections", "delete", "shop") == 130
+    assert "shop" in server.collections
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["duplicates", "nowhere"], "there is no file or folder 'nowhere'"),
+        (["duplicates", "empty"], "no photos in 'empty'"),
+        (["duplicates", "texts"], "no photos in 'texts'; looked for files ending in .bmp"),
+        (["duplicates"], "Missing argument 'FOLDERS...'"),
+        (["duplicates", "album", "--recipe", "near"], "there is no recipe 'near'; there are near_duplicate"),
+        (["duplicates", "album", "--policy", "newest"], "'newest' is not one of"),
+        (["duplicates", "album", "--threshold", "2"], "not in the range"),
+        (["index", "album", "-c", "Shop", "--data", "d"], "--data is the folder of an engine"),
+        (["search", "album/cat.jpg", "-c", "shops"], "Did you mean 'shop'?"),
+        (["search", "nowhere.jpg", "-c", "shop"], "there is no file 'nowhere.jpg'"),
+        (["search", "-c", "shop"], "give one of IMAGE, --id and --vector"),
+        (["search", "--vector", "album/cat.jpg", "-c", "shop"], "is no .npy file"),
+        (["search", "--vector", "matrix.npy", "-c", "shop"], "holds (2, 8); a search takes one vector"),
+        (["search", "album/cat.jpg", "-c", "shop", "--where", "!"], "column 1"),
+        (["search", "album/broken.jpg", "-c", "shop"], "broken.jpg: the file ends too early"),
+        (["embed", "album", "-o", "v.txt"], "ends in .npy or .npz"),
+        (["embed", "album", "-o", "nowhere/v.npy"], "no folder 'nowhere'"),
+        (["nodes", "tinny"], "Did you mean 'tiny'?"),
+        (["duplicate"], "Did you mean 'duplicates'?"),
+    ],
+)
+def test_misuse_is_one_line_that_says_what_to_do(
+    shell: Shell, album: Path, tmp_path: Path, server: FakeServer, arguments: list[str], told: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "notes.txt").write_text("no photo")
+    np.save("matrix.npy", np.zeros((2, 8)))
+    server.collections["shop"] = {}
+    assert shell(*arguments) == 2
+    assert told in shell.err
+    assert shell.err.count("\n") == 1
+    assert shell.out == ""
+
+
+def test_a_folder_of_which_nothing_can_be_read_is_a_failure(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "cat.jpg").write_bytes(b"bad")
+    for command in (["embed", "-o", "v.npy"], ["index", "-c", "shop"], ["duplicates"]):
+        assert shell(*command, tmp_path / "cat.jpg") == 1
+        assert "the file ends too early" in shell.err
+    assert not Path("v.npy").exists()
+
+
+def test_an_address_where_nobody_listens_is_a_failure(shell: Shell) -> None:
+    assert shell("models", "--server", "127.0.0.1:1", here=False) == 1
+    assert "nobody answers at 127.0.0.1:1; start a server with 'lookalike serve'" in shell.err
+    assert shell("models", "--server", "localhost", here=False) == 2
+
+
+def test_the_server_may_come_from_the_environment(
+    shell: Shell, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOOKALIKE_SERVER", server.target)
+    assert shell("models", here=False) == 0
+    assert "near_duplicate" in shell.out
+
+
+def test_ctrl_c_ends_with_one_line_on_what_is_kept(
+    shell: Shell, album: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lookalike.collection.Collection.find_duplicates", interrupt)
+    assert shell("duplicates", album) == 130
+    assert shell.err.splitlines()[-1].startswith("lookalike: stopped; what was indexed is kept")
+    assert not Path("lookalike-duplicates.html").exists()
+    monkeypatch.setattr("lookalike.Client.embed_many", interrupt)
+    assert shell("embed", album, "-o", "v.npy") == 130
+    assert "v.npy was not written" in shell.err
+
+
+def test_links_are_followed_once_and_files_counted_once(tmp_path: Path) -> None:
+    real = tmp_path / "real"
+    real.mkdir()
+    (real / "cat.jpg").write_bytes(b"cat")
+    (real / "again.jpg").symlink_to(real / "cat.jpg")
+    (real / "circle").symlink_to(real)
+    (tmp_path / "door").symlink_to(real)
+    (real / "dangling.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    found = find_photos([tmp_path, real, real / "cat.jpg"])
+    assert [p.path for p in found.photos] == [(real / "cat.jpg").resolve()]
+    assert [Path(failure.source).name for failure in found.unreadable] == ["dangling.jpg"]
+
+
+def test_a_pipe_named_like_a_photo_does_not_hang(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "cat.jpg").write_bytes(b"cat")
+    found = find_photos([tmp_path])
+    assert [failure.message for failure in found.unreadable] == ["this is no ordinary file"]
+
+
+def test_a_file_name_that_is_no_text_is_no_obstacle(shell: Shell, tmp_path: Path) -> None:
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    odd = os.fsdecode(os.fsencode(folder) + b"/caf\xe9.jpg")
+    for path in (odd, str(folder / "cat.jpg")):
+        Path(path).write_bytes(encode(photo("chelsea").resize((60, 40))))
+    (group,) = shell.json("duplicates", folder)["groups"]
+    assert len(group["members"]) == 2
+    assert shell("index", folder, "-c", "shop") == 0
+    assert shell("embed", folder, "-o", "v.npy") == 0
+
+
+def test_the_attributes_of_a_photo_that_lies_on_its_side_are_upright(tmp_path: Path) -> None:
+    image = photo("chelsea").resize((60, 40))
+    exif = image.getexif()
+    exif[0x0112] = 6
+    (tmp_path / "side.jpg").write_bytes(encode(image, exif=exif))
+    (found,) = find_photos([tmp_path]).photos
+    assert (found.attributes()["width"], found.attributes()["height"]) == (40, 60)
+
+
+@pytest.mark.parametrize("missing", ["click", "rich"])
+def test_a_missing_part_is_told_with_the_line_that_brings_it(missing: str) -> None:
+    program = (
+        f"import sys; sys.modules[{missing!r}] = None; import lookalike.cli; sys.exit(lookalike.cli.main())"
+    )
+    arguments = ["-c", program, "models", "--server", "127.0.0.1:1"]
+    result = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=60)
+    if missing == "click":
+        assert "pip install 'lookalike[cli]'" in result.stderr
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+
+
+def test_a_missing_server_is_told_with_the_line_that_brings_it(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "lookalike_server", None)
+    for command in (["serve"], ["models"]):
+        assert shell(*command, here=False) == 1
+        assert "pip install 'lookalike[server]'" in shell.err
+
+
+def test_the_version_is_told(shell: Shell) -> None:
+    assert shell("--version", here=False) == 0
+    assert re.fullmatch(r"lookalike \d+\.\d+\.\d+\n", shell.out)
+
+
+@pytest.mark.parametrize(
+    "command", ["", "duplicates", "index", "search", "embed", "serve", "nodes", "models"]
+)
+def test_help_needs_no_server(shell: Shell, command: str) -> None:
+    assert shell(*command.split(), "--help", here=False) == 0
+    assert shell.out.startswith("Usage: lookalike")
