@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,8 +18,11 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 from lookalike.v1 import duplicates_pb2 as pb
 from lookalike.v1 import duplicates_pb2_grpc
-from lookalike_server.errors import CollectionUnknown, FilterInvalid, StoreDamaged
+from lookalike_extractor.recipe import Space
+from lookalike_server.catalog import Catalog
+from lookalike_server.errors import CollectionUnknown, StoreDamaged
 from lookalike_server.interceptors import CallInterceptor
+from lookalike_server.rows import NewRow
 from lookalike_server.services.duplicates import DuplicateServicer
 
 PAIRS = 3  # in the collection below: items 0 and 1, 2 and 3, 4 and 5, each pair alike
@@ -37,8 +42,6 @@ class FakeCollection:
         assert self.gate.wait(20)
         if self.fault:
             raise self.fault
-        if where:
-            raise FilterInvalid(f"cannot read {where!r}", field="where")
         axes = np.arange(len(self.ids)) // 2 % PAIRS
         return SimpleNamespace(
             sequence=17,
@@ -281,6 +284,7 @@ def test_closing_ends_every_job_and_every_watch_quickly(service: Service, collec
         ({"collection": "shop", "threshold": 1.5}, "ARGUMENT_INVALID"),
         ({"collection": "shop", "threshold": float("nan")}, "ARGUMENT_INVALID"),
         ({"collection": "shop", "policy": 99}, "ARGUMENT_INVALID"),
+        ({"collection": "shop", "where": "price <"}, "FILTER_INVALID"),
     ],
 )
 def test_a_request_that_cannot_be_met_is_refused_at_the_start(
@@ -319,3 +323,23 @@ def test_a_wrong_call_says_what_is_wrong(service: Service, call: Any, expected: 
     with pytest.raises(grpc.RpcError) as caught:
         call(service, job_id)
     assert reason(caught.value) == expected
+
+
+def test_a_job_reads_a_stored_collection_and_only_the_items_that_fit(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Catalog(tmp_path) as catalog:
+        stored = catalog.create("shop", Space("0" * 64, PAIRS, "near_duplicate"))
+        axes = np.eye(PAIRS, dtype=np.float32)
+        stored.upsert(
+            [
+                NewRow(f"item{i}", axes[i // 2], json.dumps({"price": i, "width": i}), b"")
+                for i in range(2 * PAIRS)
+            ]
+        )
+        monkeypatch.setattr(service.servicer, "_catalog", catalog)
+        job_id = service.start(where="price < 5")
+        last = service.watch(job_id)[-1]
+        assert (last.items_total, last.sequence) == (5, stored.sequence)
+        found = [[m.item_id for m in g.members] for g in service.groups(job_id).groups]
+        assert found == [["item1", "item0"], ["item3", "item2"]]

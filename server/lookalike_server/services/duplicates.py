@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lookalike.v1 import duplicates_pb2 as pb
 from lookalike.v1 import duplicates_pb2_grpc
+
 from lookalike_server.duplicates import Policy, find_duplicates
 from lookalike_server.duplicates.jobs import Job, JobBoard, State
 from lookalike_server.errors import ArgumentInvalid, MessageTooLarge, PageTokenInvalid, RecipeUnknown
+from lookalike_server.filters import parse_filter
 
 if TYPE_CHECKING:
     from lookalike_server.catalog import Catalog
@@ -105,6 +107,7 @@ class DuplicateServicer(duplicates_pb2_grpc.DuplicateServiceServicer):
             raise ArgumentInvalid(
                 f"threshold is {threshold}; it must be a cosine similarity, -1..1.", field="threshold"
             )
+        parse_filter(request.where)  # refused now rather than when the job's turn comes
         return _Task(request.collection, threshold, _POLICIES[request.policy], request.where)
 
     def _default_threshold(self, collection: Collection) -> float:
