@@ -177,7 +177,7 @@ def _summary(report: Report, outcome: Outcome, output: Path, csv_file: Path | No
     readable = report.photos_seen - len(report.unreadable)
     click.echo(
         f"{plural(readable, 'photo')}: {plural(len(report.groups), 'group')} of copies, "
-        f"{report.redundant:,} photos and {size(report.bytes_freed)} could go"
+        f"{plural(report.redundant, 'photo')} and {size(report.bytes_freed)} could go"
         if report.groups
         else f"{plural(readable, 'photo')}, no copies among them"
     )
