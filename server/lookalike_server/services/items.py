@@ -122,7 +122,7 @@ class ItemServicer(items_pb2_grpc.ItemServiceServicer):
         collection = self._catalog.get(request.collection)
         check_count(len(request.ids), MOST_IDS, "ids")
         rows = await in_thread(
-            self._catalog.workers, collection.get, request.ids, descriptors=request.include_descriptors
+            self._catalog.workers, collection.get, list(request.ids), descriptors=request.include_descriptors
         )
         missing = [item_id for item_id in request.ids if item_id not in rows]
         if missing and not request.allow_missing:
