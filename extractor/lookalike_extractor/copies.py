@@ -1,8 +1,9 @@
-"""Copies of a photo as people make them: cropped, recompressed, turned, written on, pasted into another photo.
+"""Copies of a photo as people make them: cropped, recompressed, turned, written on, pasted into others.
 
-Each edit is a pure function of an RGB image; what is random comes from a generator that the caller seeds, so the
-same seed gives the same copy. FAMILIES are the edits with strengths drawn at random; `random_copy` chains some.
-They serve to fit whitening, to calibrate thresholds and to measure, where no labelled copies are at hand.
+Each edit is a pure function of an RGB image; what is random comes from a generator that the caller seeds,
+so the same seed gives the same copy. FAMILIES are the edits with strengths drawn at random; `random_copy`
+chains some. They serve to fit whitening, to calibrate thresholds and to measure, where no labelled copies
+are at hand.
 """
 
 from __future__ import annotations
@@ -21,7 +22,16 @@ Edit = Callable[[Image.Image, np.random.Generator, Image.Image], Image.Image]
 """(the photo, the source of chance, another photo to paste into or from) -> a copy. All RGB."""
 
 LONGEST_SIDE = 768
-_WORDS = ("look at this", "best day ever", "SALE", "follow me", "when it is monday", "2024", "no way!", "for sale")
+_WORDS = (
+    "look at this",
+    "best day ever",
+    "SALE",
+    "follow me",
+    "when it is monday",
+    "2024",
+    "no way!",
+    "for sale",
+)
 
 
 def seeded(seed: int, *key: str | int) -> np.random.Generator:
@@ -30,7 +40,7 @@ def seeded(seed: int, *key: str | int) -> np.random.Generator:
 
 
 def workable(image: Image.Image) -> Image.Image:
-    """RGB with at most LONGEST_SIDE pixels a side: edits of larger photos cost more and show a network the same."""
+    """RGB with at most LONGEST_SIDE pixels a side; of more a network sees no more and edits cost more."""
     image = image.convert("RGB")
     image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
     return image
@@ -78,7 +88,7 @@ def grey(image: Image.Image) -> Image.Image:
 
 
 def jitter(image: Image.Image, strength: float, rng: np.random.Generator) -> Image.Image:
-    """Brightness, contrast and saturation within 1 +- strength, the hue within strength / 10 of the circle."""
+    """Brightness, contrast and saturation within 1 +- strength, the hue within strength / 10."""
     for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
         image = enhance(image).enhance(float(rng.uniform(1 - strength, 1 + strength)))
     turn = int(255 * strength / 10 * rng.uniform(-1, 1))
@@ -106,7 +116,8 @@ def overlay(image: Image.Image, items: int, rng: np.random.Generator) -> Image.I
 
 
 def screenshot(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """The photo as wide as a phone's screen, in an app with a title, a name, buttons and text, light or dark."""
+    """The photo as wide as a phone's screen, in an app with a title, a name, buttons and text, light or
+    dark."""
     width, height = 360, int(rng.integers(640, 800))
     ground, ink = ("white", "black") if rng.integers(2) else ("#121212", "white")
     screen = Image.new("RGB", (width, height), ground)
@@ -119,15 +130,15 @@ def screenshot(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     draw.ellipse((12, top - 38, 42, top - 8), fill=_colour(rng))
     _write(screen, (52, top - 34), 16, ink, rng)
     for left in (14, 54, 94):
-        draw.ellipse((left, top + shown.height + 10, left + 24, top + shown.height + 34), outline=ink, width=2)
+        draw.ellipse(
+            (left, top + shown.height + 10, left + 24, top + shown.height + 34), outline=ink, width=2
+        )
     for line in range(3):
         _write(screen, (14, top + shown.height + 44 + 24 * line), 14, ink, rng)
     return screen
 
 
-def composite(
-    image: Image.Image, canvas: Image.Image, scale: float, rng: np.random.Generator
-) -> Image.Image:
+def composite(image: Image.Image, canvas: Image.Image, scale: float, rng: np.random.Generator) -> Image.Image:
     """The photo pasted into another; it fills `scale` of the width or of the height, whichever fits."""
     pasted = image.resize(
         _scaled(image, scale * min(canvas.width / image.width, canvas.height / image.height))
@@ -233,4 +244,6 @@ def _smile(image: Image.Image, place: tuple[int, int], size: float) -> None:
     draw.ellipse((x, y, x + size, y + size), fill="#ffcc22", outline="#aa7700")
     for eye in (0.32, 0.62):
         draw.ellipse((x + eye * size, y + 0.3 * size, x + (eye + 0.1) * size, y + 0.45 * size), fill="black")
-    draw.arc((x + 0.25 * size, y + 0.3 * size, x + 0.75 * size, y + 0.8 * size), 20, 160, fill="black", width=2)
+    draw.arc(
+        (x + 0.25 * size, y + 0.3 * size, x + 0.75 * size, y + 0.8 * size), 20, 160, fill="black", width=2
+    )

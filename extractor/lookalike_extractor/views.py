@@ -1,0 +1,29 @@
+"""Views of a query: the whole picture and parts of it, so that a photo pasted into another is seen from near.
+
+Each view is described and searched by itself; a hit's similarity is the largest over the views.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+
+
+def views(pixels: Pixels, grid: int = 3) -> list[Pixels]:
+    """The whole and grid x grid parts, each half as wide and half as high, evenly spread.
+
+    Args:
+        pixels: uint8 [h, w, 3].
+        grid: 0 gives the whole only; 3 gives 10 views, neighbours overlapping by half.
+    """
+    height, width = pixels.shape[:2]
+    part_height, part_width = max(1, height // 2), max(1, width // 2)
+    tops = np.linspace(0, height - part_height, grid).astype(int)
+    lefts = np.linspace(0, width - part_width, grid).astype(int)
+    return [pixels] + [
+        pixels[top : top + part_height, left : left + part_width] for top, left in product(tops, lefts)
+    ]
