@@ -333,7 +333,7 @@ def test_a_job_reads_a_stored_collection_and_only_the_items_that_fit(
         axes = np.eye(PAIRS, dtype=np.float32)
         stored.upsert(
             [
-                NewRow(f"item{i}", axes[i // 2], json.dumps({"price": i, "width": i}), b"")
+                NewRow(f"item{i}", axes[i // 2], json.dumps({"price": i, "width": i, "height": 9}), b"")
                 for i in range(2 * PAIRS)
             ]
         )
