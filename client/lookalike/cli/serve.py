@@ -34,7 +34,7 @@ def command(config: Path | None, recipes: str | None, **flags: Any) -> int:
             f"the server is not installed: pip install 'lookalike[server]' ({error})"
         ) from None
     try:
-        settings = lookalike_server.config.load_settings({**flags, "serve": recipes}, config)
+        settings = lookalike_server.config.load_settings({**flags, "served_recipes": recipes}, config)
     except ConfigInvalid as error:
         return fail(str(error), 2)
     from lookalike_server.app import serve  # here, because a wrong flag needs no torch
