@@ -1,10 +1,18 @@
-"""Any backbone into descriptors."""
+"""Any backbone into descriptors.
 
-from lookalike_extractor.capture.report import CaptureReport, Rejection
-from lookalike_extractor.extraction import create_feature_extractor, get_graph_node_names
-from lookalike_extractor.extractor import FeatureExtractor
-from lookalike_extractor.nodes import NodeInfo, describe_nodes
-from lookalike_extractor.requests import NodeNameWarning
+The names below are loaded at first use: torch takes seconds to import, and who only needs the errors or the
+recipes (a command line that reads its settings, say) should not wait for it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lookalike_extractor.capture.report import CaptureReport, Rejection
+    from lookalike_extractor.extraction import create_feature_extractor, get_graph_node_names
+    from lookalike_extractor.extractor import FeatureExtractor
+    from lookalike_extractor.nodes import NodeInfo, describe_nodes
+    from lookalike_extractor.requests import NodeNameWarning
 
 __all__ = [
     "CaptureReport",
@@ -16,3 +24,20 @@ __all__ = [
     "describe_nodes",
     "get_graph_node_names",
 ]
+
+_HOMES = {
+    "CaptureReport": "capture.report",
+    "FeatureExtractor": "extractor",
+    "NodeInfo": "nodes",
+    "NodeNameWarning": "requests",
+    "Rejection": "capture.report",
+    "create_feature_extractor": "extraction",
+    "describe_nodes": "nodes",
+    "get_graph_node_names": "extraction",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
