@@ -13,9 +13,6 @@ import click
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from lookalike_server.config import load_settings
-from lookalike_server.errors import ConfigInvalid
-
 
 @click.group(invoke_without_command=True)
 @click.option("--config", type=click.Path(), help="TOML file with settings.")
@@ -31,13 +28,16 @@ def main(context: click.Context, /, config: str | None, **flags: Any) -> None:
     """
     if context.invoked_subcommand is not None:
         return
+    # Here, because a health check must not load torch.
+    from lookalike_server.app import serve
+    from lookalike_server.config import load_settings
+    from lookalike_server.errors import ConfigInvalid
+
     try:
         settings = load_settings(flags, config)
     except ConfigInvalid as error:
         print(error, file=sys.stderr)
         sys.exit(2)
-    from lookalike_server.app import serve  # here, because a wrong flag needs no torch
-
     sys.exit(serve(settings))
 
 

@@ -17,7 +17,7 @@ import tempfile
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Self
@@ -115,8 +115,8 @@ async def _try_out(engine: Engine) -> None:
 def serve(settings: Settings) -> int:
     """Serves until SIGTERM or SIGINT, then drains; a second signal stops at once.
 
-    Blocks the main thread. Returns the exit status: 0, or, after a line on standard error that says why, 1 for a
-    failure and 2 for a wrong setting.
+    Blocks the main thread. Returns the exit status: 0, or, after a line on standard error that says why, 1 for
+    a failure and 2 for a wrong setting.
     """
     try:
         set_threads(settings.torch_threads or threads(device_name(settings.device)).torch)
@@ -176,11 +176,16 @@ class EmbeddedServer:
             self.close()
             raise
 
+    def stop(self) -> None:
+        """Tells it to drain and does not wait; told again, it stops at once."""
+        with suppress(RuntimeError):  # its loop has ended
+            self._loop.call_soon_threadsafe(self._stop)
+
     def close(self) -> None:
-        """Ends what is in flight, then the server. Closing it again does nothing."""
+        """Lets what is in flight end, then ends the server. Closing it again does nothing."""
         atexit.unregister(self.close)
         if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._stop)
+            self.stop()
         self._thread.join()
         shutil.rmtree(self._folder, ignore_errors=True)
 

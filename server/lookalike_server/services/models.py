@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from lookalike.v1 import models_pb2 as pb
 from lookalike.v1 import models_pb2_grpc
+from lookalike_extractor import NodeInfo, describe_nodes
 from lookalike_extractor.backbones import create_architecture, default_preprocessing, list_backbones
 from lookalike_extractor.recipe import Recipe
 
@@ -71,8 +72,6 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
 @lru_cache(maxsize=32)
 def _list_nodes(backbone: str) -> pb.ListNodesResponse:
     """Lists the nodes without weights and without computing: on the meta device tensors have only a shape."""
-    from lookalike_extractor import describe_nodes
-
     size = default_preprocessing(backbone)
     with torch.device("meta"):
         network = create_architecture(backbone)
@@ -80,7 +79,7 @@ def _list_nodes(backbone: str) -> pb.ListNodesResponse:
     return pb.ListNodesResponse(nodes=[_node(info) for info in describe_nodes(network, image)])
 
 
-def _node(info: Any) -> pb.Node:
+def _node(info: NodeInfo) -> pb.Node:
     return pb.Node(
         name=info.name,
         operation=info.operation,
