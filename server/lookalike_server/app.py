@@ -115,8 +115,8 @@ async def _try_out(engine: Engine) -> None:
 def serve(settings: Settings) -> int:
     """Serves until SIGTERM or SIGINT, then drains; a second signal stops at once.
 
-    Blocks the main thread. Returns the exit status: 0, or, after a line on standard error that says why, 1 for
-    a failure and 2 for a wrong setting.
+    Blocks the main thread. Returns the exit status: 0, or 1 for a failure and 2 for a wrong setting, after a
+    line on standard error that says why.
     """
     try:
         set_threads(settings.torch_threads or threads(device_name(settings.device)).torch)

@@ -216,10 +216,10 @@ class Engine:
         started = time.monotonic()
         preprocessing = self._device.models[job.model].preprocessing
         if isinstance(job.source, bytes):
-            job.pixels = decode(job.source, preprocessing, self._limits)
+            job.pixels, sent = decode(job.source, preprocessing, self._limits), memoryview(job.source)
         else:
-            job.pixels = fit(job.source, preprocessing)
-        job.outcome.digest = hashlib.sha256(memoryview(job.source)).digest()
+            job.pixels, sent = fit(job.source, preprocessing), np.ascontiguousarray(job.source).data
+        job.outcome.digest = hashlib.sha256(sent).digest()
         job.ready_at = time.monotonic()
         job.outcome.decode_s = job.ready_at - started
 
@@ -277,7 +277,7 @@ def _hand_out(descriptors: Descriptors, jobs: Sequence[Job]) -> None:
     for recipe, rows in descriptors.items():
         if len(rows) != len(jobs):
             raise RuntimeError(f"the model answered {len(rows)} rows for {len(jobs)} images ({recipe})")
-        finite = np.isfinite(rows).all(axis=1).tolist()
+        finite: list[bool] = np.isfinite(rows).all(axis=1).tolist()
         for job, row, good in zip(jobs, rows, finite, strict=True):
             job.outcome.descriptors[recipe] = row
             if not good:

@@ -273,17 +273,12 @@ def test_a_recipe_of_the_configuration_is_served_beside_the_built_in_ones(tmp_pa
 
 
 def test_a_signal_ends_the_process_with_status_zero(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "lookalike_server",
-        "--address",
-        f"unix:{tmp_path}/s",
-        "--data",
-        str(tmp_path),
-    ]
+    flags = ["--address", f"unix:{tmp_path}/s", "--data", str(tmp_path)]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
+        [sys.executable, "-m", "lookalike_server", *flags],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     line = process.stdout.readline()
