@@ -277,13 +277,10 @@ def _hand_out(descriptors: Descriptors, jobs: Sequence[Job]) -> None:
     for recipe, rows in descriptors.items():
         if len(rows) != len(jobs):
             raise RuntimeError(f"the model answered {len(rows)} rows for {len(jobs)} images ({recipe})")
-        finite: list[bool] = np.isfinite(rows).all(axis=1).tolist()
-        for job, row, good in zip(jobs, rows, finite, strict=True):
+        for job, row in zip(jobs, rows, strict=True):
             job.outcome.descriptors[recipe] = row
-            if not good:
-                job.outcome.error = InternalError(
-                    f"The model's answer to this image is not finite ({recipe})."
-                )
+            if not np.isfinite(row).all():
+                job.outcome.error = InternalError(f"The model's answer is not finite ({recipe}).")
 
 
 def _joined(outcomes: Sequence[Outcome], names: Sequence[str]) -> Outcome:

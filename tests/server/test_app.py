@@ -197,10 +197,11 @@ def test_closing_lets_calls_in_flight_end_and_leaves_nothing_behind(tmp_path: Pa
     embedded = EmbeddedServer(small(tmp_path))
     with ThreadPoolExecutor(1) as closer, grpc.insecure_channel(embedded.target) as channel:
         stub = embedding_pb2_grpc.EmbeddingServiceStub(channel)
-        call = stub.Embed.future(request(*good_images(12)))
-        time.sleep(0.1)
+        stub.Embed(request(*good_images(1)))
+        call = stub.Embed.future(request(*good_images(40)))
+        time.sleep(0.3)
         closed = closer.submit(embedded.close)
-        assert len(rows(call.result(60))) == 12
+        assert len(rows(call.result(60))) == 40
         closed.result(60)
         with pytest.raises(grpc.RpcError) as caught:
             stub.Embed(request(b"x"))
