@@ -163,14 +163,14 @@ class FakeServer(
         return self._embed(request, context)
 
     def EmbedStream(self, requests: Any, context: Any) -> Iterator[embedding_pb2.EmbedStreamResponse]:
-        """Answers every two chunks the later one first."""
+        """Answers the first chunk at once, then of every two chunks the later one first."""
         self.calls["EmbedStream"] += 1
         waiting: list[embedding_pb2.EmbedStreamResponse] = []
-        for request in requests:
+        for number, request in enumerate(requests):
             self._enter("chunk", context)
             answer = self._embed(request.request, context)
             waiting.append(embedding_pb2.EmbedStreamResponse(chunk_id=request.chunk_id, response=answer))
-            if len(waiting) == 2:
+            if number == 0 or len(waiting) == 2:
                 yield from reversed(waiting)
                 waiting.clear()
         yield from waiting

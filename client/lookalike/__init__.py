@@ -17,14 +17,20 @@ from typing import TYPE_CHECKING, Any
 from lookalike.errors import LookalikeError
 
 if TYPE_CHECKING:
+    from lookalike.aio import AsyncClient, AsyncCollection
     from lookalike.client import Client
     from lookalike.collection import Collection
 
     __version__: str
 
-__all__ = ["Client", "Collection", "LookalikeError"]
+__all__ = ["AsyncClient", "AsyncCollection", "Client", "Collection", "LookalikeError"]
 
-_HOMES = {"Client": "lookalike.client", "Collection": "lookalike.collection"}
+_HOMES = {
+    "AsyncClient": "lookalike.aio",
+    "AsyncCollection": "lookalike.aio",
+    "Client": "lookalike.client",
+    "Collection": "lookalike.collection",
+}
 
 
 def __getattr__(name: str) -> Any:

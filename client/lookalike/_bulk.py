@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from lookalike import _wire
 from lookalike._entries import Entry, Payload
-from lookalike.errors import ImageUnusable
+from lookalike.errors import ImageUnusable, InvalidArgument
 from lookalike.records import EmbedResult, Failure, Limits
 from lookalike.v1 import embedding_pb2, items_pb2
 
@@ -151,6 +151,11 @@ def _embed_result(entry: Entry[Any], wire: embedding_pb2.ImageResult, rows: Any)
         wire.height,
         wire.digest,
     )
+
+
+def check_on_error(on_error: str) -> None:
+    if on_error not in ("raise", "report"):
+        raise InvalidArgument(f"on_error is 'raise' or 'report', not {on_error!r}", "ARGUMENT_INVALID")
 
 
 def descriptor_of(result: EmbedResult) -> NDArray[np.float32]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lookalike.client import Client
 
 _PAGE = 1000
-_CANCEL_SECONDS = 2.0
+CANCEL_SECONDS = 2.0
 
 Stub = duplicates_pb2_grpc.DuplicateServiceStub
 Watcher = Callable[[DuplicateJob], None]
@@ -64,6 +64,6 @@ def _cancel(client: Client, stub: Stub, job_id: str) -> None:
     """Best effort: what the caller should see is the reason for leaving."""
     try:
         request = duplicates_pb2.CancelDuplicateJobRequest(job_id=job_id)
-        client._call(stub.CancelDuplicateJob, request, _CANCEL_SECONDS)
+        client._call(stub.CancelDuplicateJob, request, CANCEL_SECONDS)
     except LookalikeError:
         return

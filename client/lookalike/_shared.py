@@ -14,6 +14,7 @@ from lookalike import errors
 from lookalike.errors import LookalikeError
 
 _STATUS_TRAILER = "grpc-status-details-bin"
+_FORGOTTEN = "Internal error from Core"  # grpc.aio's words when it writes to a stream that has just ended
 _MIB = 2**20
 
 # Calls that may be repeated without harm. Making or deleting a collection and starting a job are not among
@@ -74,6 +75,8 @@ def error_of(error: grpc.RpcError, target: str) -> LookalikeError:
     if status is not None:
         return error_from_status(status)
     code, details = error.code(), error.details() or ""
+    if details == _FORGOTTEN:
+        return errors.Unavailable(f"the connection to {target} broke", "STREAM_ENDED")
     if code is grpc.StatusCode.UNAVAILABLE:
         return errors.Unavailable(
             f"nobody answers at {target}; start a server with 'lookalike serve' ({details})", "UNREACHABLE"
@@ -81,6 +84,10 @@ def error_of(error: grpc.RpcError, target: str) -> LookalikeError:
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return errors.DeadlineExceeded(f"{target} did not answer within the timeout", "DEADLINE_EXCEEDED")
     return error_class(code.name)(details or code.name)
+
+
+def ended_early(target: str) -> LookalikeError:
+    return errors.Unavailable(f"{target} ended the stream before it had answered all", "STREAM_ENDED")
 
 
 def error_from_status(status: status_pb2.Status, source: str = "") -> LookalikeError:

@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 
-from lookalike import _shared, errors
+from lookalike import _shared
 from lookalike._bulk import Chunk, Window
 
 OpenCall = Callable[[Iterator[Any]], Any]
@@ -32,18 +32,16 @@ def exchange(
             return
         except grpc.RpcError as broken:
             error = _shared.error_of(broken, target)
-        except _EndedEarly:
-            error = errors.Unavailable(
-                f"{target} ended the stream before it had answered all", "STREAM_ENDED"
-            )
+        except EndedEarly:
+            error = _shared.ended_early(target)
         pause = patience.pause(error)
         if pause is None:
             raise error
         time.sleep(pause)
 
 
-class _EndedEarly(Exception):
-    pass
+class EndedEarly(Exception):
+    """The server said OK before it had answered all chunks."""
 
 
 def _one_stream(
@@ -68,7 +66,7 @@ def _one_stream(
                 continue
             response = next(call, None)
             if response is None:
-                raise _EndedEarly
+                raise EndedEarly
             window.answer(response.chunk_id, response)
             patience.progressed()
     finally:

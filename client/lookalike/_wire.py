@@ -12,7 +12,14 @@ from google.rpc import status_pb2
 from numpy.typing import NDArray
 
 from lookalike import _shared, records
-from lookalike.errors import Cancelled, InternalError, InvalidArgument, LookalikeError, Unavailable
+from lookalike.errors import (
+    Cancelled,
+    FailedPrecondition,
+    InternalError,
+    InvalidArgument,
+    LookalikeError,
+    Unavailable,
+)
 from lookalike.v1 import (
     collections_pb2,
     duplicates_pb2,
@@ -145,6 +152,15 @@ def collection_info(wire: collections_pb2.Collection) -> records.CollectionInfo:
     return records.CollectionInfo(
         wire.name, wire.recipe, space(wire.space), wire.item_count, wire.sequence, created
     )
+
+
+def check_recipe(info: records.CollectionInfo, recipe: str) -> None:
+    """Raises FailedPrecondition when a collection belongs to another recipe than was asked for."""
+    if recipe and info.recipe != recipe:
+        raise FailedPrecondition(
+            f"collection {info.name!r} has recipe {info.recipe!r}, not {recipe!r}; choose another name",
+            "SPACE_MISMATCH",
+        )
 
 
 def item(wire: items_pb2.Item) -> records.Item:

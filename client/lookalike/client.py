@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lookalike import _bulk, _entries, _shared, _streams, _wire
 from lookalike.collection import Collection
-from lookalike.errors import AlreadyExists, FailedPrecondition
+from lookalike.errors import AlreadyExists
 from lookalike.images import ImageLike
 from lookalike.records import (
     BackboneInfo,
@@ -109,8 +109,7 @@ class Client:
         `on_error="report"` a picture that cannot be used yields a result with `failure` set, and all others
         go on; with "raise" it ends the iteration.
         """
-        if on_error not in ("raise", "report"):
-            raise ValueError(f"on_error is 'raise' or 'report', not {on_error!r}")
+        _bulk.check_on_error(on_error)
         limits = self.limits()
         answers = _streams.exchange(
             lambda requests: self._embedding.EmbedStream(requests, timeout=timeout),
@@ -164,19 +163,14 @@ class Client:
         except AlreadyExists:
             if not exist_ok:
                 raise
-            info = self.collection(name, timeout=timeout).info(timeout=timeout)
-            if recipe and info.recipe != recipe:
-                raise FailedPrecondition(
-                    f"collection {name!r} has recipe {info.recipe!r}, not {recipe!r}; choose another name",
-                    "SPACE_MISMATCH",
-                ) from None
+            _wire.check_recipe(Collection(self, name).info(timeout=timeout), recipe)
         return Collection(self, name)
 
     def collection(self, name: str, *, timeout: float | None = None) -> Collection:
         """A collection that is there. Raises NotFound, with the nearest names, when there is none."""
-        request = collections_pb2.GetCollectionRequest(name=name)
-        self._call(self._collections.GetCollection, request, timeout)
-        return Collection(self, name)
+        collection = Collection(self, name)
+        collection.info(timeout=timeout)
+        return collection
 
     def collections(self, *, timeout: float | None = None) -> list[CollectionInfo]:
         """All collections by name."""

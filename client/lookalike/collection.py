@@ -27,7 +27,7 @@ from lookalike.v1 import (
 if TYPE_CHECKING:
     from lookalike.client import Client
 
-_PAGE = 1000  # the server's limit for ids and items in one call
+PAGE = 1000  # the server's limit for ids and items in one call
 
 
 class Collection:
@@ -80,7 +80,7 @@ class Collection:
         """
         limits = self._client.limits()
         entries = _entries.item_entries(images, ids, attributes, limits)
-        return self._write(entries, _total(images), progress, timeout)
+        return self._write(entries, total_of(images), progress, timeout)
 
     def upsert(
         self,
@@ -93,7 +93,7 @@ class Collection:
     ) -> AddReport:
         """Writes descriptors that are ready, [n, dimension] or a list of vectors; else like `add`."""
         entries = _entries.vector_entries(ids, vectors, attributes)
-        return self._write(entries, _total(vectors), progress, timeout)
+        return self._write(entries, total_of(vectors), progress, timeout)
 
     def _write(
         self,
@@ -112,8 +112,7 @@ class Collection:
         try:
             with observer(progress) as show:
                 for chunk, answer in answers:
-                    failures = _bulk.upsert_failures(chunk, answer.statuses if answer else ())
-                    tally.count(len(chunk.entries), failures, answer.response.sequence if answer else 0)
+                    tally.acknowledge(chunk, answer)
                     show(tally.progress())
         except LookalikeError as error:
             error.report = tally.report()
@@ -204,7 +203,7 @@ class Collection:
         if isinstance(ids, str):
             return self.get([ids], descriptors=descriptors, timeout=timeout)[0]
         items: list[Item] = []
-        for page in _pages(ids):
+        for page in pages(ids):
             request = items_pb2.GetItemsRequest(
                 collection=self.name, ids=page, allow_missing=allow_missing, include_descriptors=descriptors
             )
@@ -217,7 +216,7 @@ class Collection:
     ) -> Iterator[Item]:
         """All items that fit, in the order of their last write; fetched by pages, each within `timeout`."""
         request = items_pb2.ListItemsRequest(
-            collection=self.name, page_size=_PAGE, where=where, include_descriptors=descriptors
+            collection=self.name, page_size=PAGE, where=where, include_descriptors=descriptors
         )
         while True:
             answer = self._client._call(self._items.ListItems, request, timeout)
@@ -229,7 +228,7 @@ class Collection:
     def delete(self, ids: str | Iterable[str], *, timeout: float | None = None) -> int:
         """Deletes items; returns how many were there. Ids that are not there are no error."""
         deleted = 0
-        for page in _pages([ids] if isinstance(ids, str) else ids):
+        for page in pages([ids] if isinstance(ids, str) else ids):
             request = items_pb2.DeleteItemsRequest(collection=self.name, ids=page)
             deleted += self._client._call(self._items.DeleteItems, request, timeout).deleted
         return deleted
@@ -258,11 +257,13 @@ class Collection:
         return _jobs.run(self._client, self._duplicates, request, progress)
 
 
-def _pages(ids: Iterable[str]) -> Iterator[tuple[str, ...]]:
+def pages(ids: Iterable[str]) -> Iterator[tuple[str, ...]]:
+    """Ids in as few calls as the server allows."""
     rest = iter(ids)
-    while page := tuple(itertools.islice(rest, _PAGE)):
+    while page := tuple(itertools.islice(rest, PAGE)):
         yield page
 
 
-def _total(values: object) -> int | None:
+def total_of(values: object) -> int | None:
+    """How many there are, where that can be known beforehand."""
     return len(values) if isinstance(values, Sequence | np.ndarray) else None

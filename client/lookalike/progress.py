@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TextIO
+from typing import Any, TextIO
 
+from lookalike import _bulk
 from lookalike.records import AddReport, Failure
 
 
@@ -55,10 +56,11 @@ class Tally:
         self._sequence = 0
         self._start = time.monotonic()
 
-    def count(self, entries: int, failures: Sequence[Failure], sequence: int) -> None:
-        self._done += entries
-        self._failures += failures
-        self._sequence = max(self._sequence, sequence)
+    def acknowledge(self, chunk: _bulk.Chunk[Any], answer: Any) -> None:
+        """`answer` is None for a chunk of which nothing was sent."""
+        self._done += len(chunk.entries)
+        self._failures += _bulk.upsert_failures(chunk, answer.statuses if answer else ())
+        self._sequence = max(self._sequence, answer.response.sequence if answer else 0)
 
     def progress(self) -> Progress:
         return Progress(self._done, len(self._failures), self._total, time.monotonic() - self._start)

@@ -206,7 +206,7 @@ def test_a_closed_client_says_so(server: FakeServer) -> None:
 
 
 def test_an_unknown_on_error_is_refused(client: Client) -> None:
-    with pytest.raises(ValueError, match="'raise' or 'report'"):
+    with pytest.raises(errors.InvalidArgument, match="'raise' or 'report'"):
         list(client.embed_many([b"cat"], on_error="ignore"))  # type: ignore[arg-type]
 
 

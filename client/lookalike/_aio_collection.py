@@ -1,0 +1,218 @@
+"""One collection of a server, as the asynchronous client sees it: the twin of collection.py."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from lookalike import _aio_streams, _bulk, _entries, _queries, _shared, _wire
+from lookalike._jobs import CANCEL_SECONDS, Watcher
+from lookalike.collection import PAGE, pages, total_of
+from lookalike.errors import LookalikeError
+from lookalike.images import ImageLike
+from lookalike.progress import Progress, Tally, observer
+from lookalike.records import AddReport, CollectionInfo, DuplicateGroup, Hit, Item
+from lookalike.v1 import (
+    collections_pb2,
+    collections_pb2_grpc,
+    duplicates_pb2,
+    duplicates_pb2_grpc,
+    items_pb2,
+    items_pb2_grpc,
+    search_pb2_grpc,
+)
+
+if TYPE_CHECKING:
+    from lookalike.aio import AsyncClient
+
+
+class AsyncCollection:
+    """A named set of items. Made by `AsyncClient`; every method is that of `Collection`, to be awaited."""
+
+    def __init__(self, client: AsyncClient, name: str) -> None:
+        channel = client._channel
+        if channel is None:
+            raise ValueError(f"{client!r} is closed")
+        self.name = name
+        self._client = client
+        self._collections = collections_pb2_grpc.CollectionServiceStub(channel)
+        self._items: Any = items_pb2_grpc.ItemServiceStub(channel)
+        self._search = search_pb2_grpc.SearchServiceStub(channel)
+        self._duplicates = duplicates_pb2_grpc.DuplicateServiceStub(channel)
+
+    def __repr__(self) -> str:
+        return f"AsyncCollection({self.name!r}, {self._client.target!r})"
+
+    async def info(self, *, timeout: float | None = None) -> CollectionInfo:
+        """Like `Collection.info`."""
+        request = collections_pb2.GetCollectionRequest(name=self.name)
+        answer = await self._client._call(self._collections.GetCollection, request, timeout)
+        return _wire.collection_info(answer.collection)
+
+    async def add(
+        self,
+        images: Iterable[ImageLike],
+        ids: Iterable[str] | None = None,
+        attributes: Iterable[Mapping[str, Any] | None] | None = None,
+        *,
+        progress: bool | Callable[[Progress], None] = False,
+        timeout: float | None = None,
+    ) -> AddReport:
+        """Like `Collection.add`; `images` are taken in a thread."""
+        entries = _entries.item_entries(images, ids, attributes, await self._client.limits())
+        return await self._write(entries, total_of(images), progress, timeout)
+
+    async def upsert(
+        self,
+        ids: Iterable[str],
+        vectors: Iterable[object],
+        attributes: Iterable[Mapping[str, Any] | None] | None = None,
+        *,
+        progress: bool | Callable[[Progress], None] = False,
+        timeout: float | None = None,
+    ) -> AddReport:
+        """Like `Collection.upsert`."""
+        entries = _entries.vector_entries(ids, vectors, attributes)
+        return await self._write(entries, total_of(vectors), progress, timeout)
+
+    async def _write(
+        self,
+        entries: Iterator[_entries.Entry[items_pb2.NewItem]],
+        total: int | None,
+        progress: bool | Callable[[Progress], None],
+        timeout: float | None,
+    ) -> AddReport:
+        tally = Tally(total)
+        answers = _aio_streams.exchange(
+            lambda requests: self._items.UpsertItemsStream(requests, timeout=timeout),
+            lambda chunk: _bulk.upsert_request(chunk, self.name),
+            _bulk.cut(entries, await self._client.limits()),
+            self._client.target,
+        )
+        try:
+            with observer(progress) as show:
+                async for chunk, answer in answers:
+                    tally.acknowledge(chunk, answer)
+                    show(tally.progress())
+        except LookalikeError as error:
+            error.report = tally.report()
+            raise
+        return tally.report()
+
+    async def search(
+        self,
+        query: Any = None,
+        *,
+        vector: Any = None,
+        id: Any = None,  # noqa: A002 - the word that the API uses for it
+        k: int = 10,
+        min_score: float | None = None,
+        where: str = "",
+        timeout: float | None = None,
+    ) -> Any:
+        """Like `Collection.search`: a list of hits, or a list of such lists for a list of queries."""
+        limits = await self._client.limits()
+        queries, several = await asyncio.to_thread(_queries.queries, query, vector, id, limits)
+        found: list[list[Hit]] = []
+        for request in _queries.requests(self.name, queries, k, min_score, where, limits):
+            answer = await self._client._call(self._search.Search, request, timeout)
+            found += _queries.hits(answer, queries[len(found) :])
+        return found if several else found[0]
+
+    async def get(
+        self,
+        ids: str | Iterable[str],
+        *,
+        allow_missing: bool = False,
+        descriptors: bool = False,
+        timeout: float | None = None,
+    ) -> Any:
+        """Like `Collection.get`: an item, or a list of items for a list of ids."""
+        if isinstance(ids, str):
+            return (await self.get([ids], descriptors=descriptors, timeout=timeout))[0]
+        items: list[Item] = []
+        for page in pages(ids):
+            request = items_pb2.GetItemsRequest(
+                collection=self.name, ids=page, allow_missing=allow_missing, include_descriptors=descriptors
+            )
+            answer = await self._client._call(self._items.GetItems, request, timeout)
+            items += [_wire.item(item) for item in answer.items]
+        return items
+
+    async def items(
+        self, where: str = "", *, descriptors: bool = False, timeout: float | None = None
+    ) -> AsyncIterator[Item]:
+        """Like `Collection.items`."""
+        request = items_pb2.ListItemsRequest(
+            collection=self.name, page_size=PAGE, where=where, include_descriptors=descriptors
+        )
+        while True:
+            answer = await self._client._call(self._items.ListItems, request, timeout)
+            for item in answer.items:
+                yield _wire.item(item)
+            if not answer.next_page_token:
+                return
+            request.page_token = answer.next_page_token
+
+    async def delete(self, ids: str | Iterable[str], *, timeout: float | None = None) -> int:
+        """Like `Collection.delete`."""
+        deleted = 0
+        for page in pages([ids] if isinstance(ids, str) else ids):
+            request = items_pb2.DeleteItemsRequest(collection=self.name, ids=page)
+            deleted += (await self._client._call(self._items.DeleteItems, request, timeout)).deleted
+        return deleted
+
+    async def find_duplicates(
+        self,
+        threshold: float | None = None,
+        *,
+        policy: str = "largest",
+        where: str = "",
+        progress: Watcher | None = None,
+    ) -> list[DuplicateGroup]:
+        """Like `Collection.find_duplicates`; cancelling the task cancels the job on the server."""
+        request = duplicates_pb2.StartDuplicateJobRequest(
+            collection=self.name, threshold=threshold, policy=_wire.policy_to_wire(policy), where=where
+        )
+        job_id = (await self._client._call(self._duplicates.StartDuplicateJob, request, None)).job.id
+        try:
+            await self._watch(job_id, progress)
+            return [group async for group in self._groups(job_id)]
+        except BaseException:
+            await self._cancel(job_id)
+            raise
+
+    async def _watch(self, job_id: str, progress: Watcher | None) -> None:
+        call: Any = self._duplicates.WatchDuplicateJob(duplicates_pb2.WatchDuplicateJobRequest(job_id=job_id))
+        job = None
+        try:
+            async for answer in call:
+                job = answer.job
+                if progress is not None:
+                    progress(_wire.job(job))
+        except grpc.RpcError as error:
+            raise _shared.error_of(error, self._client.target) from None
+        finally:
+            call.cancel()
+        _wire.check_success(job)
+
+    async def _groups(self, job_id: str) -> AsyncIterator[DuplicateGroup]:
+        request = duplicates_pb2.ListDuplicateGroupsRequest(job_id=job_id, page_size=PAGE)
+        while True:
+            answer = await self._client._call(self._duplicates.ListDuplicateGroups, request, None)
+            for group in answer.groups:
+                yield _wire.group(group)
+            if not answer.next_page_token:
+                return
+            request.page_token = answer.next_page_token
+
+    async def _cancel(self, job_id: str) -> None:
+        """Best effort: what the caller should see is the reason for leaving."""
+        request = duplicates_pb2.CancelDuplicateJobRequest(job_id=job_id)
+        try:
+            await self._client._call(self._duplicates.CancelDuplicateJob, request, CANCEL_SECONDS)
+        except LookalikeError:
+            return

@@ -1,0 +1,191 @@
+"""The asynchronous client: the twin of client.py, method by method."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import warnings
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import grpc
+import numpy as np
+from google.protobuf.message import Message
+from numpy.typing import NDArray
+
+from lookalike import _aio_streams, _bulk, _entries, _shared, _wire
+from lookalike._aio_collection import AsyncCollection
+from lookalike.errors import AlreadyExists
+from lookalike.images import ImageLike
+from lookalike.records import (
+    BackboneInfo,
+    CollectionInfo,
+    EmbedResult,
+    Limits,
+    NodeInfo,
+    RecipeInfo,
+    ServerInfo,
+)
+from lookalike.v1 import (
+    collections_pb2,
+    collections_pb2_grpc,
+    embedding_pb2_grpc,
+    models_pb2,
+    models_pb2_grpc,
+)
+
+if TYPE_CHECKING:
+    from lookalike_server.app import EmbeddedServer
+
+__all__ = ["AsyncClient", "AsyncCollection"]
+
+
+class AsyncClient:
+    """A connection to a Lookalike server for asyncio; every method is that of `Client`, to be awaited.
+
+        async with AsyncClient("localhost:50051") as client:
+            vector = await client.embed("photo.jpg")
+
+    It belongs to the event loop in which it was made. Files are read in threads.
+    """
+
+    def __init__(self, target: str, *, timeout: float | None = None) -> None:
+        self._channel: grpc.aio.Channel | None = None
+        self._engine: EmbeddedServer | None = None
+        self.target = _shared.checked_target(target)
+        self._timeout = timeout
+        self._limits: Limits | None = None
+        self._channel = grpc.aio.insecure_channel(target, options=_shared.channel_options())
+        self._models = models_pb2_grpc.ModelServiceStub(self._channel)
+        self._embedding: Any = embedding_pb2_grpc.EmbeddingServiceStub(self._channel)
+        self._collections = collections_pb2_grpc.CollectionServiceStub(self._channel)
+
+    @classmethod
+    async def embedded(cls, data_dir: str | os.PathLike[str] | None = None, **settings: Any) -> Self:
+        """Like `Client.embedded`."""
+        from lookalike import embedded
+
+        engine = await asyncio.to_thread(embedded.start, data_dir, **settings)
+        client = cls(engine.target)
+        client._engine = engine
+        return client
+
+    async def embed(
+        self, image: ImageLike, recipe: str = "", *, timeout: float | None = None
+    ) -> NDArray[np.float32]:
+        """Like `Client.embed`."""
+        limits = await self.limits()
+        chunks = _bulk.cut(_entries.image_entries([image], limits), limits)
+        chunk = await asyncio.to_thread(next, chunks)
+        request = _bulk.embed_request(chunk, recipe).request
+        answer = await self._call(self._embedding.Embed, request, timeout) if chunk.payloads else None
+        return _bulk.descriptor_of(next(_bulk.embed_results(chunk, answer)))
+
+    async def embed_many(
+        self,
+        images: Iterable[ImageLike],
+        recipe: str = "",
+        *,
+        on_error: Literal["raise", "report"] = "raise",
+        timeout: float | None = None,
+    ) -> AsyncIterator[EmbedResult]:
+        """Like `Client.embed_many`; `images` are taken in a thread."""
+        _bulk.check_on_error(on_error)
+        limits = await self.limits()
+        answers = _aio_streams.exchange(
+            lambda requests: self._embedding.EmbedStream(requests, timeout=timeout),
+            lambda chunk: _bulk.embed_request(chunk, recipe),
+            _bulk.cut(_entries.image_entries(images, limits), limits),
+            self.target,
+        )
+        async for chunk, answer in answers:
+            for result in _bulk.embed_results(chunk, answer and answer.response):
+                if on_error == "raise":
+                    _bulk.descriptor_of(result)
+                yield result
+
+    async def info(self, *, timeout: float | None = None) -> ServerInfo:
+        """Like `Client.info`."""
+        request = models_pb2.GetServerInfoRequest()
+        return _wire.server_info(await self._call(self._models.GetServerInfo, request, timeout))
+
+    async def limits(self) -> Limits:
+        """Like `Client.limits`."""
+        if self._limits is None:
+            self._limits = (await self.info()).limits
+        return self._limits
+
+    async def recipes(self, *, timeout: float | None = None) -> list[RecipeInfo]:
+        """Like `Client.recipes`."""
+        answer = await self._call(self._models.ListRecipes, models_pb2.ListRecipesRequest(), timeout)
+        return [_wire.recipe(recipe) for recipe in answer.recipes]
+
+    async def backbones(self, *, timeout: float | None = None) -> list[BackboneInfo]:
+        """Like `Client.backbones`."""
+        answer = await self._call(self._models.ListBackbones, models_pb2.ListBackbonesRequest(), timeout)
+        return [_wire.backbone(backbone) for backbone in answer.backbones]
+
+    async def nodes(self, backbone: str, *, timeout: float | None = None) -> list[NodeInfo]:
+        """Like `Client.nodes`."""
+        request = models_pb2.ListNodesRequest(backbone=backbone)
+        answer = await self._call(self._models.ListNodes, request, timeout)
+        return [_wire.node(node) for node in answer.nodes]
+
+    async def create_collection(
+        self, name: str, recipe: str = "", *, exist_ok: bool = False, timeout: float | None = None
+    ) -> AsyncCollection:
+        """Like `Client.create_collection`."""
+        request = collections_pb2.CreateCollectionRequest(name=name, recipe=recipe)
+        try:
+            await self._call(self._collections.CreateCollection, request, timeout)
+        except AlreadyExists:
+            if not exist_ok:
+                raise
+            info = await AsyncCollection(self, name).info(timeout=timeout)
+            _wire.check_recipe(info, recipe)
+        return AsyncCollection(self, name)
+
+    async def collection(self, name: str, *, timeout: float | None = None) -> AsyncCollection:
+        """Like `Client.collection`."""
+        collection = AsyncCollection(self, name)
+        await collection.info(timeout=timeout)
+        return collection
+
+    async def collections(self, *, timeout: float | None = None) -> list[CollectionInfo]:
+        """Like `Client.collections`."""
+        request = collections_pb2.ListCollectionsRequest()
+        answer = await self._call(self._collections.ListCollections, request, timeout)
+        return [_wire.collection_info(collection) for collection in answer.collections]
+
+    async def delete_collection(self, name: str, *, timeout: float | None = None) -> None:
+        """Like `Client.delete_collection`."""
+        request = collections_pb2.DeleteCollectionRequest(name=name)
+        await self._call(self._collections.DeleteCollection, request, timeout)
+
+    async def close(self) -> None:
+        """Like `Client.close`."""
+        channel, self._channel = self._channel, None
+        engine, self._engine = self._engine, None
+        if channel is not None:
+            await channel.close()
+        if engine is not None:
+            await asyncio.to_thread(engine.close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_channel", None) is not None:
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+
+    def __repr__(self) -> str:
+        return f"AsyncClient({self.target!r})"
+
+    async def _call(self, method: Callable[..., Any], request: Message, timeout: float | None) -> Any:
+        try:
+            return await method(request, timeout=self._timeout if timeout is None else timeout)
+        except grpc.RpcError as error:
+            raise _shared.error_of(error, self.target) from None
