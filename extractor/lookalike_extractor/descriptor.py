@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.feature_extraction import create_feature_extractor
 
 from .backbones import Backbone, default_preprocessing, load_backbone
 from .errors import RecipeInvalid
+from .extraction import create_feature_extractor
 from .folding import fold_batch_norm
 from .images import Preprocessing
 from .pooling import join, pool

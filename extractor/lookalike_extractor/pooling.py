@@ -16,6 +16,9 @@ from .errors import RecipeInvalid, did_you_mean
 GEM_FLOOR = 1e-6
 """GeM is defined for what is not negative: it takes smaller values, as signed maps have them, for this."""
 
+GEM_MOST = 16.0
+"""The greatest power that float32 can take of activations up to 200."""
+
 
 def avg(features: Tensor, p: float = 1.0) -> Tensor:
     """The mean over all places, [n, c, h, w] -> [n, c]."""
@@ -61,8 +64,8 @@ def check_pooling(pooling: str, p: float) -> None:
         raise RecipeInvalid(
             f"there is no pooling {pooling!r}; there are {known}.{did_you_mean(pooling, POOLINGS)}"
         )
-    if pooling == "gem" and not 1.0 <= p <= 64.0:
-        raise RecipeInvalid(f"the power of gem is {p}; it must be between 1 and 64")
+    if pooling == "gem" and not 1.0 <= p <= GEM_MOST:
+        raise RecipeInvalid(f"the power of gem is {p}; it must be between 1 and {GEM_MOST:g}")
 
 
 def join(parts: list[Tensor]) -> Tensor:

@@ -85,7 +85,7 @@ class Recipe:
             raise RecipeInvalid(f"recipe {self.name!r}: the input size {self.input_size} is not positive")
         if not -1.0 <= self.duplicate_threshold <= 1.0:
             raise RecipeInvalid(
-                f"recipe {self.name!r}: duplicate_threshold is {self.duplicate_threshold}; it must be in -1..1"
+                f"recipe {self.name!r}: duplicate_threshold is {self.duplicate_threshold}; a cosine is -1..1"
             )
 
 
@@ -118,9 +118,9 @@ _BUILT_IN = (
     Recipe(
         name="near_duplicate",
         backbone="efficientnet_lite0",
-        taps=(Tap("blocks.10.expand"), Tap("head")),
+        taps=(Tap("blocks.7.expand", "max"), Tap("blocks.9.expand", "max")),
         resize="squash",
-        duplicate_threshold=0.9,
+        duplicate_threshold=0.983,
     ),
     Recipe(
         name="semantic",
