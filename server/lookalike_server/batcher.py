@@ -85,22 +85,37 @@ class Line:
                 (self._bulk if job.call.bulk else self._interactive).append(job)
                 self._changed.notify()
 
-    def take(self, most: int) -> list[Job] | None:
+    def take_batch(self, most: int) -> list[Job] | None:
         """Waits for jobs and returns at most `most`, all of one model; None once it is closed and empty."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or len(self))
             return self._batch(most) if len(self) else None
 
+    def take_share(self, most: int, takers: int) -> list[Job] | None:
+        """Waits for jobs and returns one taker's share of them, at most `most`; None once closed and empty.
+
+        What is taken together is handed on together, so interactive jobs never share with bulk.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or len(self))
+            if not len(self):
+                return None
+            lane = next(lane for lane in self._lanes() if lane)
+            return [lane.popleft() for _ in range(min(most, -(-len(lane) // takers)))]
+
     def _batch(self, most: int) -> list[Job]:
-        self._turns += 1
-        lanes = [self._interactive, self._bulk]
-        if self._turns % _BULK_TURN == 0:
-            lanes.reverse()
+        lanes = self._lanes()
         model = next(lane for lane in lanes if lane)[0].model
         batch: list[Job] = []
         for lane in lanes:
             _move(lane, model, most, batch)
         return batch
+
+    def _lanes(self) -> tuple[deque[Job], deque[Job]]:
+        self._turns += 1
+        if self._turns % _BULK_TURN == 0:
+            return self._bulk, self._interactive
+        return self._interactive, self._bulk
 
     def close(self) -> None:
         """Lets every taker return once what waits has been taken."""

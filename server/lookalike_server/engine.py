@@ -39,6 +39,11 @@ __all__ = ["Engine", "Outcome", "Source"]
 
 Source = bytes | NDArray[np.uint8]
 
+# Handing images one at a time from thread to thread costs more than decoding small ones. Large ones are
+# handed on as they come.
+_DECODED_TOGETHER = 8
+_HELD_SECONDS = 0.003
+
 
 class Model(Protocol):
     """What the engine needs to know of a model (lookalike_extractor.DescriptorModel)."""
@@ -204,13 +209,20 @@ class Engine:
             )
 
     def _decode_stage(self) -> None:
-        while jobs := self._arrived.take(1):
-            if not jobs[0].call.left:
-                _guard(jobs[0], self._decode)
-            if jobs[0].pixels is None:
-                self._post(jobs)
-            else:
-                self._decoded.put(jobs)
+        while jobs := self._arrived.take_share(_DECODED_TOGETHER, len(self._decoders)):
+            done, since = [], time.monotonic()
+            for job in jobs:
+                if not job.call.left:
+                    _guard(job, self._decode)
+                done.append(job)
+                if time.monotonic() - since > _HELD_SECONDS:
+                    self._hand_on(done)
+                    done, since = [], time.monotonic()
+            self._hand_on(done)
+
+    def _hand_on(self, jobs: list[Job]) -> None:
+        self._decoded.put(job for job in jobs if job.pixels is not None)
+        self._post([job for job in jobs if job.pixels is None])
 
     def _decode(self, job: Job) -> None:
         started = time.monotonic()
@@ -230,7 +242,7 @@ class Engine:
             self._loop.call_soon_threadsafe(self._warm.set_exception, error)
             return
         self._loop.call_soon_threadsafe(self._warm.set_result, None)
-        while jobs := self._decoded.take(self._max_batch):
+        while jobs := self._decoded.take_batch(self._max_batch):
             staying = [job for job in jobs if not job.call.left]
             if staying:
                 self._compute(staying)
@@ -252,7 +264,8 @@ class Engine:
             job.outcome.queue_s, job.outcome.device_s = started - job.ready_at, elapsed
 
     def _post(self, jobs: list[Job]) -> None:
-        self._loop.call_soon_threadsafe(self._finish, jobs)
+        if jobs:
+            self._loop.call_soon_threadsafe(self._finish, jobs)
 
     def _finish(self, jobs: list[Job]) -> None:
         for job in jobs:

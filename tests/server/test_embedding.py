@@ -223,13 +223,13 @@ def test_images_whose_deadline_passed_are_never_computed(jpeg: bytes) -> None:
     assert device.batches == [1]
 
 
-def fail(_: object) -> dict[str, np.ndarray]:
-    raise RuntimeError("secret detail")
-
-
+@pytest.mark.parametrize("error", [RuntimeError("secret detail"), SystemExit("secret detail")])
 def test_a_failing_batch_answers_every_waiter_and_the_next_one_is_fine(
-    jpeg: bytes, caplog: pytest.LogCaptureFixture
+    jpeg: bytes, caplog: pytest.LogCaptureFixture, error: BaseException
 ) -> None:
+    def fail(_: object) -> dict[str, np.ndarray]:
+        raise error
+
     device = SpoiledDevice(fail)
     with serving(device) as server:
         failed = server.embedding.Embed(request(jpeg, jpeg), timeout=10)
