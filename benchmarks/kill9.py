@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 from lookalike_extractor.recipe import Space
+from lookalike_server import view
 from lookalike_server.catalog import Catalog
 from lookalike_server.collection import Collection
 from lookalike_server.rows import NewRow, Row
@@ -130,6 +131,7 @@ def faults_of(collection: Collection, turn: int, last: dict[int, int]) -> Counte
 
 
 def run(root: Path, rounds: int) -> dict[str, object]:
+    view.PART_ROWS = 256  # so that segments are being written when the process is killed
     with Catalog(root) as catalog:
         catalog.create("shop", SPACE)
     faults: Counter[str] = Counter()

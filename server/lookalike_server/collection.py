@@ -1,8 +1,9 @@
 """A collection: the store is the truth, the view is what searches look at, one thread writes both.
 
-    upsert, delete - queue - writer thread: all that waits becomes one transaction - commit - new view -
-    acknowledged search         - view - rows of the hits from the store
+    upsert, delete - queue - writer thread: all that waits, one transaction - new view - acknowledged
+    search         - view - rows of the hits from the store
     get, list      - store
+    in between     - keeper thread: full parts of the view become files, for a quick start (segments.py)
 
 Acknowledged means that the write is on disk and that searches see it. Reads see one state of store and view:
 the one after some write, whole.
@@ -16,7 +17,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +28,8 @@ from numpy.typing import NDArray
 from lookalike_server.errors import ArgumentInvalid, DescriptorInvalid, Draining
 from lookalike_server.filters import EVERYTHING, Filter, parse_filter
 from lookalike_server.rows import Descriptor, NewRow, Row, Written, check_id, unit
-from lookalike_server.store import Reader, Store, Writing
+from lookalike_server.segments import Keeper, Rewrite, open_view
+from lookalike_server.store import Reader, Segment, Store, Writing
 from lookalike_server.view import Found, Vectors, View
 
 # One transaction takes up to this many changes (calls, not items) from the line.
@@ -83,7 +86,7 @@ class Collection:
         self.name, self.space, self.created = self._store.name, self._store.space, self._store.created
         try:
             with self._store.reading() as reader:
-                self._view = View.built(self.space.dimension, reader.sequence, reader.blocks())
+                self._view = open_view(path.parent / "segments", reader, self.space.dimension)
         except BaseException:
             self._store.close()
             raise
@@ -94,7 +97,10 @@ class Collection:
         self._unsettled = 0
         self._line: queue.SimpleQueue[_Change | None] = queue.SimpleQueue()
         self._writer = threading.Thread(target=self._write_stage, name=f"write-{self.name}", daemon=True)
+        self._rewrites: list[Callable[[View], View]] = []
         self._writer.start()
+        self._keeper = Keeper(path.parent / "segments", lambda: self._view, self._publish_rewrite)
+        self._keeper.wake()
 
     @property
     def count(self) -> int:
@@ -106,6 +112,7 @@ class Collection:
 
     def close(self, reason: LookalikeError | None = None) -> None:
         """Ends what is under way, then refuses every call with `reason`."""
+        self._keeper.close()
         with self._use:
             if self._closed is not None:
                 return
@@ -278,20 +285,39 @@ class Collection:
                 change.done.set_result(result)
 
     def _commit(self, changes: Sequence[_Change]) -> Sequence[Written]:
+        self._rewrites.clear()
         with self._store.writing() as writing:
             results = [change.apply(writing) for change in changes]
-            if writing.sequence == self._view.sequence:
+            if writing.sequence == self._view.sequence and not self._rewrites:
                 return results
             keys = np.fromiter(writing.added, np.int64, len(writing.added))
             vectors: Vectors = np.array([*writing.added.values()], np.float32).reshape(
                 len(keys), self.space.dimension
             )
-            view = self._view.changed(writing.sequence, keys, vectors, writing.removed)
+            view = self._view
+            for rewrite in self._rewrites:
+                view = rewrite(view)
+            view = view.changed(writing.sequence, keys, vectors, writing.removed)
             with self._publishing:
                 writing.commit()
                 self._view = view
         self._unsettled += vectors.nbytes + (len(changes) << 16)
+        if len(view.parts) > 1:
+            self._keeper.wake()
         return results
+
+    def _publish_rewrite(self, rewrite: Rewrite) -> Sequence[Segment]:
+        self._submit(partial(self._rewrite, rewrite)).result()
+        with self._store.reading() as reader:
+            return reader.segments()
+
+    def _rewrite(self, rewrite: Rewrite, writing: Writing) -> Written:
+        part = rewrite.part
+        keys = np.empty(0, np.int64) if part is None else part.keys
+        alive = writing.replace_segments(*rewrite.bounds, rewrite.segment, keys)
+        put = None if part is None else replace(part, alive=alive)
+        self._rewrites.append(lambda view: view.rewritten(rewrite.run, put))
+        return Written(writing.sequence)
 
     def _settle(self) -> None:
         if self._unsettled > _SETTLE_BYTES:

@@ -3,6 +3,8 @@
     collection   one row: name, space, sequence
     item         k, id, attributes, digest, crc
     vector       k, data, crc
+    segment      files that hold copies of the vectors of a range of keys (segments.py)
+    gone         keys of rows that were deleted since their segment was written
 
 `k` is both the key of a row and its version: a write of an id deletes the old row and inserts a new one with
 the next number, which is never used again. Vectors have a table of their own so that a filter reads
@@ -23,6 +25,7 @@ import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,7 +54,20 @@ CREATE TABLE item(
     k INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, attributes TEXT NOT NULL, digest BLOB NOT NULL,
     crc INTEGER NOT NULL);
 CREATE TABLE vector(k INTEGER PRIMARY KEY, data BLOB NOT NULL, crc INTEGER NOT NULL);
+CREATE TABLE segment(
+    first INTEGER PRIMARY KEY, last INTEGER NOT NULL, count INTEGER NOT NULL, crc INTEGER NOT NULL);
+CREATE TABLE gone(k INTEGER PRIMARY KEY);
 """
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A file with the vectors of `count` of the keys from `first` to `last`. Segments do not overlap."""
+
+    first: int
+    last: int
+    count: int
+    crc: int
 
 
 class Store:
@@ -165,9 +181,23 @@ class Reader:
         self._dimension = dimension
         self.sequence: int = connection.execute("SELECT sequence FROM collection").fetchone()[0]
 
-    def blocks(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """Yields all keys int64 [n], ascending, with their vectors float32 [n, d]."""
-        found = self._connection.execute("SELECT k, data, crc FROM vector ORDER BY k")
+    def segments(self) -> list[Segment]:
+        """Returns the segments by ascending keys."""
+        found = self._connection.execute("SELECT first, last, count, crc FROM segment ORDER BY first")
+        return [Segment(*row) for row in found]
+
+    def gone(self) -> NDArray[np.int64]:
+        """Returns the keys, ascending, of rows that segments may hold though they were deleted."""
+        found = self._connection.execute("SELECT k FROM gone ORDER BY k")
+        return np.fromiter((k for (k,) in found), np.int64)
+
+    def blocks(
+        self, first: int = 0, last: int = 2**63 - 1
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Yields the keys int64 [n] from `first` to `last`, ascending, with their vectors float32 [n, d]."""
+        found = self._connection.execute(
+            "SELECT k, data, crc FROM vector WHERE k BETWEEN ? AND ? ORDER BY k", (first, last)
+        )
         while rows := found.fetchmany(_BLOCK):
             for k, data, crc in rows:
                 self._check_vector(k, data, crc)
@@ -234,6 +264,7 @@ class Writing:
         self.sequence: int = connection.execute("SELECT sequence FROM collection").fetchone()[0]
         self.added: dict[int, Descriptor] = {}
         self.removed: list[int] = []
+        self._sealed: int = connection.execute("SELECT coalesce(max(last), 0) FROM segment").fetchone()[0]
 
     def upsert(self, rows: Sequence[NewRow]) -> Written:
         """Inserts the rows, whose ids are all different, in place of those with the same ids."""
@@ -266,10 +297,40 @@ class Writing:
         ).fetchall()
         for table in ("item", "vector"):
             self._connection.executemany(f"DELETE FROM {table} WHERE k = ?", found)
+        self._connection.executemany(
+            "INSERT OR IGNORE INTO gone VALUES (?)", [(k,) for (k,) in found if k <= self._sealed]
+        )
         for (k,) in found:
             if self.added.pop(k, None) is None:
                 self.removed.append(k)
         return len(found)
+
+    def replace_segments(
+        self, first: int, last: int, segment: Segment | None, keys: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
+        """Puts a segment with those keys, or none, in place of all that hold keys from `first` to `last`.
+
+        Returns which of its rows are alive: bool [n].
+        """
+        reached = self._connection.execute(
+            "SELECT coalesce(min(first), ?1), coalesce(max(last), ?2) FROM segment "
+            "WHERE last >= ?1 AND first <= ?2",
+            (first, last),
+        ).fetchone()
+        self._connection.execute("DELETE FROM segment WHERE last >= ? AND first <= ?", (first, last))
+        self._connection.execute(
+            "DELETE FROM gone WHERE k BETWEEN min(?1, ?3) AND max(?2, ?4)", (*reached, first, last)
+        )
+        found = self._connection.execute("SELECT k FROM item WHERE k BETWEEN ? AND ?", (first, last))
+        alive = np.isin(keys, np.fromiter((k for (k,) in found), np.int64), assume_unique=True)
+        if segment is not None:
+            self._connection.execute(
+                "INSERT INTO segment VALUES (?, ?, ?, ?)",
+                (segment.first, segment.last, segment.count, segment.crc),
+            )
+            self._connection.executemany("INSERT INTO gone VALUES (?)", [(k,) for k in keys[~alive].tolist()])
+            self._sealed = max(self._sealed, segment.last)
+        return alive
 
     def commit(self) -> None:
         self._connection.execute("UPDATE collection SET sequence = ?", (self.sequence,))

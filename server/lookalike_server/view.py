@@ -40,6 +40,8 @@ class Part:
     count: int
     alive: Mask
     """bool [count]; False where the row was deleted."""
+    sealed: bool = False
+    """True when it lies on disk as a segment."""
 
     @cached_property
     def living(self) -> int:
@@ -123,7 +125,18 @@ class View:
         parts = [part.without(gone) for part in self.parts] if len(gone) else list(self.parts)
         if len(keys):
             _append(parts, keys, vectors)
-        return View(self.dimension, sequence, _tidied(parts))
+        return View(self.dimension, sequence, parts)
+
+    def rewritten(self, run: Sequence[Part], part: Part | None) -> View:
+        """Returns the view with one part, or none, in place of a run of its parts.
+
+        The parts of this view may have lost rows since the run was taken; `part` must have lost them too.
+        """
+        taken = {id(old.keys) for old in run}
+        places = [i for i, old in enumerate(self.parts) if id(old.keys) in taken]
+        first, last = places[0], places[-1]
+        between = () if part is None else (part,)
+        return View(self.dimension, self.sequence, [*self.parts[:first], *between, *self.parts[last + 1 :]])
 
     def search(self, queries: Vectors, k: int, wanted: Keys | None = None) -> list[Found]:
         """Finds, for each query, the k best rows and all that tie with the last of them.
@@ -251,20 +264,3 @@ def _empty_part(dimension: int) -> Part:
     # Memory that is not written to is not taken from the system: an empty part costs nothing.
     keys, vectors = np.empty(PART_ROWS, np.int64), np.empty((PART_ROWS, dimension), np.float32)
     return Part(keys, vectors, 0, np.empty(0, np.bool_))
-
-
-def _tidied(parts: list[Part]) -> list[Part]:
-    """Joins the first two neighbours that fit in one part, so that deleted rows do not pile up.
-
-    The last part is left alone: it is being extended. One join for each write bounds what a write may take.
-    """
-    for i in range(len(parts) - 2):
-        if parts[i].living + parts[i + 1].living <= PART_ROWS:
-            return [*parts[:i], _joined(parts[i], parts[i + 1]), *parts[i + 2 :]]
-    return parts
-
-
-def _joined(*parts: Part) -> Part:
-    keys = np.concatenate([part.keys[: part.count][part.alive] for part in parts])
-    vectors = np.concatenate([part.vectors[: part.count][part.alive] for part in parts])
-    return Part(keys, vectors, len(keys), np.ones(len(keys), np.bool_))

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import lookalike_server.view
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -218,6 +219,8 @@ class CollectionMachine(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
+        self.part_rows = lookalike_server.view.PART_ROWS
+        lookalike_server.view.PART_ROWS = 8  # so that parts fill, become segments and are joined
         self.root = Path(tempfile.mkdtemp())
         self.catalog = Catalog(self.root)
         self.shop = self.catalog.create("shop", SPACE)
@@ -227,6 +230,7 @@ class CollectionMachine(RuleBasedStateMachine):
         if hasattr(self, "root"):
             self.catalog.close()
             shutil.rmtree(self.root)
+            lookalike_server.view.PART_ROWS = self.part_rows
 
     @rule(items=st.dictionaries(names, st.tuples(directions, prices), max_size=6))
     def upsert(self, items: dict[str, tuple[list[int], int]]) -> None:
@@ -277,4 +281,4 @@ class CollectionMachine(RuleBasedStateMachine):
 
 
 TestCollectionMachine = CollectionMachine.TestCase
-TestCollectionMachine.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
+TestCollectionMachine.settings = settings(max_examples=15, stateful_step_count=20, deadline=None)

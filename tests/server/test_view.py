@@ -81,14 +81,6 @@ def test_an_older_view_answers_as_before_while_newer_ones_are_made() -> None:
     assert (old.count, new.count) == (5, 28)
 
 
-def test_deleted_rows_do_not_pile_up() -> None:
-    view = View(4)
-    for i in range(500):
-        view = view.changed(i + 1, np.array([i + 1]), vectors_of(i, 1), [i] if i else [])
-    assert view.count == 1
-    assert sum(part.count for part in view.parts) < 4 * lookalike_server.view.PART_ROWS
-
-
 def test_a_score_does_not_depend_on_the_company_of_its_row_or_query() -> None:
     generator = np.random.default_rng(5)
     vectors = generator.standard_normal((100, 67)).astype(np.float32)
