@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lookalike_server.duplicates import Duplicates, Policy, candidates, find_duplicates
-from lookalike_server.duplicates.candidates import TOLERANCE, similar_pairs
+from lookalike_server.duplicates import Duplicates, Policy, candidates, find_duplicates, search
+from lookalike_server.duplicates.candidates import TOLERANCE, Pairs, similar_pairs
+from lookalike_server.duplicates.clusters import Recall, clustered_pairs, sampled_recall
 
 
 def at_degrees(*degrees: float) -> np.ndarray:
@@ -169,6 +171,72 @@ def test_the_share_of_the_work_grows_to_one() -> None:
     shares = [b.share for b in similar_pairs(at_degrees(*range(20)), np.arange(20), 0.5)]
     assert shares == sorted(shares)
     assert shares[-1] == 1.0
+
+
+def image_like(count: int, seed: int = 0) -> np.ndarray:
+    """Descriptors in clumps of many sizes and of few dimensions, as images' are; every tenth has a twin."""
+    random = np.random.default_rng(seed)
+    clumps = random.normal(size=(count // 20, 24))
+    items = clumps[random.zipf(1.5, count) % len(clumps)] + random.normal(size=(count, 24))
+    items[::10] = items[1::10] + 0.15 * random.normal(size=items[::10].shape)
+    wide = items @ random.normal(size=(24, 96))
+    return (wide / np.linalg.norm(wide, axis=1, keepdims=True)).astype(np.float32)
+
+
+def pairs_of(blocks: Iterable[Pairs]) -> list[tuple[int, int]]:
+    return [(int(a), int(b)) for block in blocks for a, b in zip(block.first, block.second, strict=True)]
+
+
+def test_among_very_many_items_nearly_all_pairs_are_found_once_each_and_none_is_invented() -> None:
+    descriptors = image_like(4000)
+    rows = np.arange(4000)
+    every = set(pairs_of(similar_pairs(descriptors, rows, 0.95)))
+    found = pairs_of(clustered_pairs(descriptors, rows, 0.95))
+    assert len(found) == len(set(found))
+    assert set(found) <= every
+    assert len(found) >= 0.99 * len(every) > 390
+
+
+def test_the_clustered_search_gives_the_same_pairs_each_time_and_its_share_grows_to_one() -> None:
+    descriptors = image_like(1000)
+    first, again = ([*clustered_pairs(descriptors, np.arange(1000), 0.9)] for _ in range(2))
+    assert pairs_of(first) == pairs_of(again)
+    shares = [block.share for block in first]
+    assert shares == sorted(shares)
+    assert shares[-1] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_the_clustered_search_takes_few_items_too(count: int) -> None:
+    descriptors = np.ones((count, 1), np.float32)
+    assert len(pairs_of(clustered_pairs(descriptors, np.arange(count), 0.9))) == count * (count - 1) // 2
+
+
+def test_a_search_among_many_states_its_recall(monkeypatch: pytest.MonkeyPatch) -> None:
+    descriptors = image_like(2000)
+    exact = find(descriptors, threshold=0.95)
+    monkeypatch.setattr(search, "_EXACT_UP_TO", 1000)
+    many = find(descriptors, threshold=0.95)
+    assert exact.recall is None
+    assert many.recall is not None
+    low, high = many.recall.interval()
+    assert 0.9 < low < high <= 1
+    assert abs(len(many.groups) - len(exact.groups)) <= 0.02 * len(exact.groups)
+
+
+def test_the_recall_of_a_sample_counts_the_pairs_that_were_not_joined() -> None:
+    descriptors = at_degrees(0, 1, 50, 51)
+    apart, half = np.arange(4), np.array([0, 0, 2, 3])
+    for parent, found in ((apart, 0), (half, 2)):
+        recall = sampled_recall(descriptors, np.arange(4), parent, cosine(5), sample=4, between=lambda: None)
+        assert recall == Recall(found, 4)
+
+
+@pytest.mark.parametrize(
+    ("found", "pairs", "low", "high"), [(0, 0, 0.0, 1.0), (10, 10, 0.722, 1.0), (50, 100, 0.404, 0.596)]
+)
+def test_the_interval_of_a_recall_is_wilsons(found: int, pairs: int, low: float, high: float) -> None:
+    assert Recall(found, pairs).interval() == pytest.approx((low, high), abs=1e-3)
 
 
 collections = st.lists(

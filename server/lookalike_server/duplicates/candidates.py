@@ -47,12 +47,21 @@ def similar_pairs(descriptors: Floats, rows: Rows, threshold: float) -> Iterator
     """Yields every pair of `rows` whose cosine similarity is at least `threshold`, each pair once.
 
     descriptors: float32 [n, d], rows of length 1. rows: [m], which of them to compare, in the order that
-    `Pairs` counts in. Exact: every pair is compared; those that float32 leaves in doubt are compared again in
-    float64. Takes memory for one block besides the descriptors, whatever the number of pairs.
+    `Pairs` counts in. Takes memory for one block besides the descriptors, whatever the number of pairs.
+    """
+    total = len(rows) * (len(rows) + 1) // 2
+    done = 0
+    for first, second, compared_now in compared(descriptors, rows, threshold):
+        done += compared_now
+        yield Pairs(first, second, min(1.0, done / total))
+
+
+def compared(descriptors: Floats, rows: Rows, threshold: float) -> Iterator[tuple[Rows, Rows, int]]:
+    """Compares all rows with each other; yields (first, second, pairs compared) for each block.
+
+    Exact: what float32 leaves in doubt is compared again in float64.
     """
     high, wide = _BLOCK
-    pairs_total = max(1, len(rows) * (len(rows) + 1) // 2)
-    pairs_done = 0
     for left in range(0, len(rows), wide):
         right = min(left + wide, len(rows))
         columns = descriptors[rows[left:right]]
@@ -65,12 +74,9 @@ def similar_pairs(descriptors: Floats, rows: Rows, threshold: float) -> Iterator
             first, second = first + top, second + start
             keep = first < second
             first, second, certain = first[keep], second[keep], certain[keep]
-            certain[~certain] = (
-                verified_scores(descriptors, rows[first[~certain]], rows[second[~certain]])
-                >= threshold - TOLERANCE
-            )
-            pairs_done += (bottom - top) * (right - start)
-            yield Pairs(first[certain], second[certain], min(1.0, pairs_done / pairs_total))
+            doubtful = verified_scores(descriptors, rows[first[~certain]], rows[second[~certain]])
+            certain[~certain] = doubtful >= threshold - TOLERANCE
+            yield first[certain], second[certain], scores.size
 
 
 def _over(scores: Floats, threshold: float) -> tuple[Rows, Rows]:

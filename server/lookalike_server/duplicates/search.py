@@ -1,15 +1,19 @@
-"""The whole search in one call: copies | candidates | components | stars | groups."""
+"""The whole search in one call: copies | candidates | components | stars."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from .candidates import Floats, Rows, number_distinct, similar_pairs
-from .groups import components, join, stars
+from .clusters import Recall, clustered_pairs, sampled_recall
+from .groups import Stars, components, join, stars
 from .representative import Policy, best_first, most_connected_first
+
+_EXACT_UP_TO = 50_000  # distinct images: about a minute on two cores at 1,280 elements
+_RECALL_SAMPLE = 512
 
 Progress = Callable[[int, int], None]
 """Called with (items compared, pairs found) between blocks; an exception it raises ends the search."""
@@ -38,6 +42,7 @@ class Duplicates:
     groups: list[Group]  # largest first, then by the representative's id
     pairs: int  # pairs of items at or over the threshold
     split: int  # items that were connected to a group only through others, and were kept out of it
+    recall: Recall | None = None  # None when every pair was compared
 
 
 def find_duplicates(
@@ -55,29 +60,41 @@ def find_duplicates(
     ids: unique. descriptors: float32 [n, d], rows of length 1. digests: of the image files' bytes, b"" where
     there was no file. attributes_json: JSON objects. threshold: least cosine similarity of a pair, -1..1.
 
-    Every member of a group is within the threshold of the representative, or an exact copy of one that is.
+    Every member of a group is within the threshold of the representative, or an exact copy of one that is. Up
+    to 50,000 distinct images every pair is compared; among more, pairs are looked for where they are likely,
+    and the result's `recall` says how many of them that finds.
     """
     order = best_first(ids, attributes_json, policy)
     copies = _Copies(order, digests)
     parent = np.arange(len(copies.rows))
     pairs = int((copies.count * (copies.count - 1) // 2).sum())
-    for block in similar_pairs(descriptors, copies.rows, threshold):
+    many = len(copies.rows) > _EXACT_UP_TO
+    for block in (clustered_pairs if many else similar_pairs)(descriptors, copies.rows, threshold):
         join(parent, block.first, block.second)
         pairs += int(copies.count[block.first] @ copies.count[block.second])
         progress(int(block.share * len(ids)), pairs)
+    recall = (
+        sampled_recall(
+            descriptors,
+            copies.rows,
+            parent,
+            threshold,
+            sample=_RECALL_SAMPLE,
+            between=lambda: progress(len(ids), pairs),
+        )
+        if many
+        else None
+    )
 
     groups: list[Group] = []
     split = 0
     for component in components(parent, copies.count):
         progress(len(ids), pairs)
-        if policy is Policy.MOST_CONNECTED:
-            counts = copies.count[component]
-            component = component[most_connected_first(descriptors, copies.rows[component], counts)]
-        found = list(_groups(descriptors, component, copies, threshold))
+        found = _taken_apart(descriptors, component, copies, threshold, policy)
         groups += [group for group in found if len(group.members) > 1]
         split += sum(len(group.members) for group in found[1:])
     groups.sort(key=lambda group: (-len(group.members), ids[group.members[0].row]))
-    return Duplicates(groups, pairs, split)
+    return Duplicates(groups, pairs, split, recall)
 
 
 class _Copies:
@@ -97,16 +114,25 @@ class _Copies:
         return rows
 
 
-def _groups(descriptors: Floats, component: Rows, copies: _Copies, threshold: float) -> Iterator[Group]:
-    """The stars of one component, the best centre first; one of them may be a single item."""
+def _taken_apart(
+    descriptors: Floats, component: Rows, copies: _Copies, threshold: float, policy: Policy
+) -> list[Group]:
+    """The stars of one component, the best centre first; some of them may be single items."""
+    if policy is Policy.MOST_CONNECTED:
+        counts = copies.count[component]
+        component = component[most_connected_first(descriptors, copies.rows[component], counts)]
     apart = stars(descriptors, copies.rows[component], threshold)
-    for centre in np.flatnonzero(apart.centre == np.arange(len(component))):
-        inside = np.flatnonzero(apart.centre == centre)
-        inside = inside[np.lexsort((inside, -apart.score[inside], inside != centre))]
-        yield Group(
-            tuple(
-                Member(row, float(apart.score[position]), bool(position == centre))
-                for position in inside
-                for row in copies.of(int(component[position]))
-            )
+    centres = np.flatnonzero(apart.centre == np.arange(len(component)))
+    return [_star(component, apart, int(centre), copies) for centre in centres]
+
+
+def _star(component: Rows, apart: Stars, centre: int, copies: _Copies) -> Group:
+    inside = np.flatnonzero(apart.centre == centre)
+    inside = inside[np.lexsort((inside, -apart.score[inside], inside != centre))]
+    return Group(
+        tuple(
+            Member(row, float(apart.score[position]), bool(position == centre))
+            for position in inside
+            for row in copies.of(int(component[position]))
         )
+    )

@@ -1,0 +1,134 @@
+"""How long a search for near-duplicates takes, in how much memory, and how many pairs it finds.
+
+    python benchmarks/duplicates.py 10000 100000 1000000 [--dimension 512] [--threshold 0.9]
+
+Descriptors are made: clumps of many sizes on few dimensions, as those of images are (on evenly spread noise
+every index is bad, and nobody has such images), and planted pairs, a tenth of the items, at 0.90 to 1.00.
+Each size runs in a process of its own. Prints one JSON object a line:
+
+    seconds            of the whole search, groups included
+    memory             peak resident memory, as a multiple of the descriptors' own bytes
+    planted_together   share of the planted pairs that are in one group
+    recall             [found, pairs, low, high]: the search's own sample with its 95 % interval; null: exact
+    exact_seconds      for comparing every pair, up to --exact-up-to items
+    clustered_seconds  for the clustered search of pairs, for the same items
+    edge_recall        share of all pairs that it found
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from lookalike_server.duplicates import find_duplicates
+from lookalike_server.duplicates.candidates import Floats, Pairs, similar_pairs
+from lookalike_server.duplicates.clusters import clustered_pairs
+
+LATENT = 48  # dimensions that the descriptors really have
+PLANTED = 20  # every twentieth item has a copy
+
+
+def image_like(count: int, dimension: int, seed: int = 0) -> tuple[Floats, np.ndarray]:
+    """float32 [count, dimension] of length 1, and the planted pairs [p, 2]; made in blocks to stay small."""
+    random = np.random.default_rng(seed)
+    decay = 1 / np.sqrt(1 + np.arange(LATENT))
+    clumps = random.normal(size=(max(20, count // 500), LATENT)) * decay
+    basis = np.linalg.qr(random.normal(size=(dimension, LATENT)))[0].T.astype(np.float32)
+    descriptors = np.empty((count, dimension), np.float32)
+    for start in range(0, count, 50_000):
+        rows = min(50_000, count - start)
+        chosen = clumps[(random.pareto(1.2, rows) * 5).astype(np.int64) % len(clumps)]
+        items = (0.6 * chosen + random.normal(size=(rows, LATENT)) * decay) @ basis
+        descriptors[start : start + rows] = items / np.linalg.norm(items, axis=1, keepdims=True)
+    originals = random.permutation(count)[: 2 * (count // PLANTED)].reshape(-1, 2)
+    for original, copy in originals:
+        similarity = random.uniform(0.90, 1.0)
+        noise = random.normal(size=dimension)
+        noise -= (noise @ descriptors[original]) * descriptors[original]
+        noise *= np.sqrt(1 - similarity**2) / np.linalg.norm(noise)
+        descriptors[copy] = similarity * descriptors[original] + noise
+    return descriptors, originals
+
+
+def measure(count: int, dimension: int, threshold: float, exact_up_to: int) -> dict[str, object]:
+    descriptors, planted = image_like(count, dimension)
+    ids = [f"{number:08}" for number in range(count)]
+    before = resident()
+    _reset_peak()
+    started = time.perf_counter()
+    found = find_duplicates(ids, descriptors, [b""] * count, [""] * count, threshold=threshold)
+    seconds = time.perf_counter() - started
+    peak = _peak()
+    group = np.full(count, -1)
+    for number, members in enumerate(found.groups):
+        group[[member.row for member in members.members]] = number
+    together = (group[planted[:, 0]] == group[planted[:, 1]]) & (group[planted[:, 0]] >= 0)
+    line: dict[str, object] = {
+        "items": count,
+        "dimension": dimension,
+        "seconds": round(seconds, 1),
+        "memory": round((peak - before + descriptors.nbytes) / descriptors.nbytes, 2),
+        "pairs": found.pairs,
+        "groups": len(found.groups),
+        "split": found.split,
+        "planted_together": round(float(together.mean()), 5),
+        "recall": None
+        if found.recall is None
+        else [
+            round(found.recall.found / max(1, found.recall.pairs), 5),
+            *np.round(found.recall.interval(), 4),
+        ],
+    }
+    if count <= exact_up_to:
+        rows = np.arange(count)
+        started = time.perf_counter()
+        every = _keys(similar_pairs(descriptors, rows, threshold), count)
+        line["exact_seconds"] = round(time.perf_counter() - started, 1)
+        started = time.perf_counter()
+        some = _keys(clustered_pairs(descriptors, rows, threshold), count)
+        line["clustered_seconds"] = round(time.perf_counter() - started, 1)
+        line["edge_recall"] = round(float(np.isin(every, some).mean()), 5)
+    return line
+
+
+def _keys(blocks: Iterable[Pairs], count: int) -> np.ndarray:
+    return np.concatenate([block.first * count + block.second for block in blocks])
+
+
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _reset_peak() -> None:
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak() -> int:
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("items", nargs="+", type=int)
+    parser.add_argument("--dimension", type=int, default=512)
+    parser.add_argument("--threshold", type=float, default=0.9)
+    parser.add_argument("--exact-up-to", type=int, default=100_000)
+    asked = parser.parse_args()
+    spawn = multiprocessing.get_context("spawn")
+    for count in asked.items:
+        with spawn.Pool(1) as alone:
+            line = alone.apply(measure, (count, asked.dimension, asked.threshold, asked.exact_up_to))
+        print(json.dumps(line, default=float), flush=True)
+
+
+if __name__ == "__main__":
+    main()
