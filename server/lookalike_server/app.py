@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import io
+import logging
 import shutil
 import signal
 import sys
@@ -31,7 +32,7 @@ from lookalike_server.catalog import Catalog
 from lookalike_server.config import Settings
 from lookalike_server.device import device_name, set_threads, threads, tune_allocator
 from lookalike_server.engine import Engine
-from lookalike_server.errors import ConfigInvalid
+from lookalike_server.errors import ConfigInvalid, InternalError
 from lookalike_server.interceptors import CallInterceptor
 from lookalike_server.services.duplicates import DuplicateServicer
 
@@ -58,7 +59,8 @@ async def run(settings: Settings, stop: Stop, ready: Callable[[str, Engine], Non
     Args:
         ready: called with the address and the engine once calls are answered.
 
-    Raises ConfigInvalid, ListenFailed, DataDirectoryBusy and what the models raise, before it is ready.
+    Raises ConfigInvalid, ListenFailed, DataDirectoryBusy and what the models raise, before it is ready;
+    InternalError when the device is lost.
     """
     recipes = served_recipes(settings)
     calls = CallInterceptor()
@@ -77,7 +79,18 @@ async def run(settings: Settings, stop: Stop, ready: Callable[[str, Engine], Non
         await _try_out(engine)
         await rooms.health.set(serving=True)
         ready(address, engine)
-        await stop.asked.wait()
+        await _first(stop.asked, engine.broken)
+    if engine.broken.is_set():
+        raise InternalError(
+            "The device answers nothing any more; the log tells more. Start the server again."
+        )
+
+
+async def _first(*events: asyncio.Event) -> None:
+    waits = [asyncio.create_task(event.wait()) for event in events]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
 
 
 @dataclass(frozen=True)
@@ -118,6 +131,7 @@ def serve(settings: Settings) -> int:
     Blocks the main thread. Returns the exit status: 0, or 1 for a failure and 2 for a wrong setting, after a
     line on standard error that says why.
     """
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         set_threads(settings.torch_threads or threads(device_name(settings.device)).torch)
         tune_allocator()

@@ -60,9 +60,15 @@ class Threads(NamedTuple):
 
 
 def threads(device: str) -> Threads:
-    """How the cores are shared: a model on the CPU takes nearly all of the time, one on a GPU none."""
+    """How the cores are shared: a model on the CPU takes nearly all of the time, one on a GPU next to none.
+
+    Two cores or fewer are not divided: decoding is a tenth of the work and takes its turn.
+    """
     count = cores()
-    return Threads(count, max(1, count // 4)) if device == "cpu" else Threads(1, count)
+    if device != "cpu":
+        return Threads(torch=1, decode=count)
+    decode = max(1, count // 4)
+    return Threads(torch=count if count <= 2 else count - decode, decode=decode)
 
 
 def set_threads(count: int) -> None:
@@ -104,6 +110,14 @@ class Device:
         for index, model in enumerate(self.models):
             size = (model.preprocessing.height, model.preprocessing.width, 3)
             self.run(index, [np.zeros(size, np.uint8)] * 2)
+
+    def usable(self) -> bool:
+        """Whether it still answers. After some faults a GPU refuses all further work of the process."""
+        try:
+            torch.zeros(1, device=self.name).add(1).item()
+        except Exception:
+            return False
+        return True
 
     def run(self, model: int, pixels: Sequence[Pixels]) -> Descriptors:
         """Returns float32 [n, d] by recipe, of n images uint8 [h, w, 3] of the model's input size.

@@ -60,6 +60,7 @@ class Runner(Protocol):
     @property
     def models(self) -> Sequence[Model]: ...
     def warm_up(self) -> None: ...
+    def usable(self) -> bool: ...
     def run(self, model: int, pixels: Sequence[Pixels]) -> Descriptors: ...
 
 
@@ -73,6 +74,10 @@ class Engine:
         most_images, most_bytes: on the road at once.
         max_batch: most images of one pass through a model.
         decode_threads: at least one.
+
+    Attributes:
+        draining: set it to refuse new calls; streams then end with Draining.
+        broken: set once the device answers nothing any more; only a new process helps.
     """
 
     def __init__(
@@ -92,6 +97,7 @@ class Engine:
         self.device = device.name
         self.room = Room(most_images, most_bytes)
         self.draining = asyncio.Event()
+        self.broken = asyncio.Event()
         self._device = device
         self._model_of = {name: i for i, model in enumerate(device.models) for name in model.spaces}
         self._limits = limits or ImageLimits()
@@ -258,6 +264,8 @@ class Engine:
             fault = internal(error)
             for job in jobs:
                 job.outcome.error = fault
+            if not self._device.usable():
+                self._loop.call_soon_threadsafe(self.broken.set)
         elapsed = time.monotonic() - started
         self._seconds_per_image += 0.1 * (elapsed / len(jobs) - self._seconds_per_image)
         for job in jobs:

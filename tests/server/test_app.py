@@ -22,7 +22,7 @@ from lookalike.v1 import embedding_pb2_grpc, models_pb2, models_pb2_grpc
 from lookalike_server.__main__ import main
 from lookalike_server.app import SERVICES, EmbeddedServer, Stop, run, serve
 from lookalike_server.config import RecipeTable, Settings, TapTable
-from lookalike_server.errors import ConfigInvalid, DataDirectoryBusy, ListenFailed
+from lookalike_server.errors import ConfigInvalid, DataDirectoryBusy, InternalError, ListenFailed
 from photos import encode, photo
 from serving import info, reason, request, rich_status, rows
 
@@ -271,6 +271,15 @@ def test_a_recipe_of_the_configuration_is_served_beside_the_built_in_ones(tmp_pa
         )
     assert [rows(response, index).shape[0] for index in range(2)] == [1, 1]
     assert {recipe.name: recipe.input_height for recipe in recipes} == {"semantic": 224, "mine": 96}
+
+
+def test_a_server_whose_device_is_lost_ends_and_says_so(tmp_path: Path) -> None:
+    async def lose_the_device() -> None:
+        settings = Settings(address=f"unix:{tmp_path}/s", data=tmp_path, served_recipes=("semantic",))
+        await run(settings, Stop(), lambda address, engine: engine.broken.set())
+
+    with pytest.raises(InternalError, match="Start the server again"):
+        asyncio.run(lose_the_device())
 
 
 def test_a_signal_ends_the_process_with_status_zero(tmp_path: Path) -> None:

@@ -254,6 +254,16 @@ def test_a_row_of_nan_fails_its_image_alone(jpeg: bytes) -> None:
     assert [reason(result.status) for result in results] == ["INTERNAL"]
 
 
+def test_a_device_that_no_longer_works_is_noticed(jpeg: bytes) -> None:
+    device = SpoiledDevice(lambda answer: {"tiny": answer["tiny"][:0]})
+    with serving(device) as server:
+        server.embedding.Embed(request(jpeg), timeout=10)
+        assert not server.engine.broken.is_set()
+        device.usable = lambda: False  # type: ignore[method-assign]
+        server.embedding.Embed(request(jpeg), timeout=10)
+        assert eventually(server.engine.broken.is_set)
+
+
 def test_too_few_rows_fail_their_batch(jpeg: bytes) -> None:
     with serving(SpoiledDevice(lambda answer: {"tiny": answer["tiny"][:0]})) as server:
         (result,) = server.embedding.Embed(request(jpeg), timeout=10).results
