@@ -42,7 +42,8 @@ def write_html(report: Report, path: Path, *, progress: Progress = lambda done, 
     A photo that has vanished, or that cannot be read any more, gets a placeholder. Memory does not grow with
     the number of thumbnails.
     """
-    with warnings.catch_warnings(), written_whole(path) as file:
+    # "replace": names of files that are no UTF-8 are only shown here; the JSON in the page keeps them whole.
+    with warnings.catch_warnings(), written_whole(path, errors="replace") as file:
         warnings.simplefilter("ignore")  # of photos with odd metadata
         warnings.simplefilter("error", Image.DecompressionBombWarning)  # a placeholder, not gigabytes
         file.writelines(_page(report, progress))
