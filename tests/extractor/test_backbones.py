@@ -28,7 +28,7 @@ SMALL = "squeezenet1_1"
 def state() -> dict[str, Tensor]:
     """Weights of a small network, none of them drawn by its own constructor."""
     torch.manual_seed(7)
-    return {key: torch.rand_like(value) for key, value in create_architecture(SMALL).state_dict().items()}
+    return {key: torch.rand(value.shape) for key, value in create_architecture(SMALL).state_dict().items()}
 
 
 @pytest.mark.parametrize(
@@ -79,8 +79,9 @@ def test_the_packaged_backbone_is_listed_first_and_all_of_torchvision_after_it()
 
 def test_every_backbone_can_be_made_without_memory_and_knows_its_preprocessing() -> None:
     for info in list_backbones()[::8]:
-        with torch.device("meta"):
-            assert not create_architecture(info.name).training
+        network = create_architecture(info.name)
+        assert all(tensor.is_meta for tensor in network.state_dict().values())
+        assert not network.training
         assert default_preprocessing(info.name).height >= 224
 
 
@@ -151,7 +152,7 @@ class Evil:
     [
         ("w.pth", b"not a checkpoint", "cannot be read|more than tensors"),
         ("w.safetensors", b"not a checkpoint", "cannot be read"),
-        ("w.pth", pickle.dumps(Evil()), "run its code"),
+        ("w.pth", pickle.dumps(Evil(), 2), "run its code"),
     ],
 )
 def test_a_file_that_is_no_checkpoint_is_refused(

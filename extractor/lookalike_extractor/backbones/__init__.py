@@ -5,11 +5,14 @@ A new family is one small file with a class that keeps base.Family's contract, a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from lookalike_extractor.errors import BackboneUnknown, did_you_mean
 from lookalike_extractor.images import Preprocessing
@@ -51,19 +54,28 @@ def list_backbones() -> list[BackboneInfo]:
 
 
 def create_architecture(name: str) -> nn.Module:
-    """The network alone, in eval mode, without its weights: all that a listing needs.
-
-    Under torch.device("meta") it takes no memory.
+    """The network alone, in eval mode, on the meta device: all that a listing needs, and no memory.
 
     Raises:
         BackboneUnknown: no such name; the nearest ones are told.
     """
-    return _family(name).create(name).eval()
+    with torch.device("cpu"), _WithoutMemory():
+        return _family(name).create(name).eval().to("meta")
 
 
 def default_preprocessing(name: str) -> Preprocessing:
     """What the backbone's own weights expect of an image. Raises BackboneUnknown."""
     return _family(name).preprocessing(name)
+
+
+class _WithoutMemory(TorchFunctionMode):
+    """Layers make weights with torch.empty. All else stays real: some networks compute their widths."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        extra = {"device": "meta"} if func is torch.empty else {}
+        return func(*args, **(kwargs or {}) | extra)
 
 
 def _family(name: str) -> Family:
