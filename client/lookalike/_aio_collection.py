@@ -86,8 +86,9 @@ class AsyncCollection:
         timeout: float | None,
     ) -> AddReport:
         tally = Tally(total)
+        deadline = _shared.Deadline(timeout)
         answers = _aio_streams.exchange(
-            lambda requests: self._items.UpsertItemsStream(requests, timeout=timeout),
+            lambda requests: self._items.UpsertItemsStream(requests, timeout=deadline.left()),
             lambda chunk: _bulk.upsert_request(chunk, self.name),
             _bulk.cut(entries, await self._client.limits()),
             self._client.target,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from itertools import repeat
@@ -76,7 +77,13 @@ def _item_entry(
         return Entry(entry.index, entry.source, item_id, None, entry.error or error)
     if entry.payload is None:
         return Entry(entry.index, entry.source, item_id, None, entry.error)
-    item = items_pb2.NewItem(id=item_id, attributes_json=text, **{content: entry.payload})
+    try:
+        item = items_pb2.NewItem(id=item_id, attributes_json=text, **{content: entry.payload})
+    except UnicodeEncodeError:  # half characters, as in file names that are no UTF-8
+        error = InvalidArgument(
+            f"the id or an attribute of {item_id!r} is no Unicode text", "ARGUMENT_INVALID"
+        )
+        return Entry(entry.index, entry.source, item_id, None, error)
     return Entry(entry.index, entry.source, item_id, item)
 
 
@@ -89,7 +96,7 @@ def _many(pictures: Iterable[images.ImageLike]) -> Iterable[images.ImageLike]:
 
 
 def _id_of(picture: images.ImageLike, index: int) -> str:
-    if not isinstance(picture, str | Path):
+    if not isinstance(picture, str | os.PathLike):
         raise InvalidArgument(
             f"images[{index}] is not a file, so it has no name to be its id: give ids=[...]",
             "ARGUMENT_INVALID",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -116,6 +117,17 @@ def _rich_status(error: grpc.RpcError) -> status_pb2.Status | None:
     trailers: Any = error.trailing_metadata() or ()
     data = next((value for key, value in trailers if key == _STATUS_TRAILER), None)
     return None if data is None else status_pb2.Status.FromString(data)
+
+
+class Deadline:
+    """A timeout that goes on counting when a stream is opened again."""
+
+    def __init__(self, timeout: float | None) -> None:
+        self._end = None if timeout is None else time.monotonic() + timeout
+
+    def left(self) -> float | None:
+        """Seconds, 0 when it has passed; None when there is no end."""
+        return None if self._end is None else max(0.0, self._end - time.monotonic())
 
 
 class Patience:

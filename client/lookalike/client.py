@@ -111,8 +111,9 @@ class Client:
         """
         _bulk.check_on_error(on_error)
         limits = self.limits()
+        deadline = _shared.Deadline(timeout)
         answers = _streams.exchange(
-            lambda requests: self._embedding.EmbedStream(requests, timeout=timeout),
+            lambda requests: self._embedding.EmbedStream(requests, timeout=deadline.left()),
             lambda chunk: _bulk.embed_request(chunk, recipe),
             _bulk.cut(_entries.image_entries(images, limits), limits),
             self.target,

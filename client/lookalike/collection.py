@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from lookalike import _bulk, _entries, _jobs, _queries, _streams, _wire
+from lookalike import _bulk, _entries, _jobs, _queries, _shared, _streams, _wire
 from lookalike.errors import LookalikeError
 from lookalike.images import ImageLike
 from lookalike.progress import Progress, Tally, observer
@@ -103,8 +103,9 @@ class Collection:
         timeout: float | None,
     ) -> AddReport:
         tally = Tally(total)
+        deadline = _shared.Deadline(timeout)
         answers = _streams.exchange(
-            lambda requests: self._items.UpsertItemsStream(requests, timeout=timeout),
+            lambda requests: self._items.UpsertItemsStream(requests, timeout=deadline.left()),
             lambda chunk: _bulk.upsert_request(chunk, self.name),
             _bulk.cut(entries, self._client.limits()),
             self._client.target,

@@ -171,6 +171,15 @@ def test_the_timeout_is_a_deadline(client: Client, server: FakeServer) -> None:
     assert time.monotonic() - start < 1.5
 
 
+def test_the_deadline_of_a_stream_is_not_stretched_by_retries(client: Client, server: FakeServer) -> None:
+    client.limits()
+    server.fail("chunk", *[UNAVAILABLE] * 20)
+    start = time.monotonic()
+    with pytest.raises(errors.LookalikeError):
+        list(client.embed_many([b"cat"], timeout=0.6))
+    assert time.monotonic() - start < 3
+
+
 def test_a_client_is_shared_by_threads(client: Client) -> None:
     found: dict[int, np.ndarray] = {}
 

@@ -53,6 +53,11 @@ def test_each_bad_picture_is_reported_and_the_rest_is_added(shop: Collection) ->
     ]
 
 
+def test_an_id_that_is_no_text_fails_alone(shop: Collection) -> None:
+    report = shop.add([b"cat", b"dog"], ids=["a", "caf\udce9"])
+    assert (report.added, [failure.reason for failure in report.failed]) == (1, ["ARGUMENT_INVALID"])
+
+
 def test_a_broken_stream_loses_nothing(shop: Collection, server: FakeServer) -> None:
     server.fail("chunk", UNAVAILABLE, UNAVAILABLE)
     pictures = [str(i).encode() for i in range(100)]

@@ -59,8 +59,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return fail(f"stopped; {error}" if isinstance(error, Interrupted) else "stopped", 130)
     except errors.LookalikeError as error:
         return fail(str(error), 2 if isinstance(error, _MISUSE) else 1)
-    except BrokenPipeError:
-        return 141  # whoever read our output has had enough
+    except UnicodeEncodeError as error:
+        return fail(f"{error.object!r} is no Unicode text", 2)
     except OSError as error:
         return fail(f"{error.filename or 'a file'}: {error.strerror or error}", 1)
     return status if isinstance(status, int) else 0

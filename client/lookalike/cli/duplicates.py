@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import platform
 import shutil
 import sys
 import tempfile
@@ -91,8 +92,9 @@ def command(
             raise click.UsageError(f"there is no folder {str(file.parent)!r} to write {file.name!r} into")
     found = find_photos(folders)
     wish = Wish(recipe, threshold, policy)
+    machine = platform.node() if server else ""  # two machines may have folders of the same name
     with connect(server, data) as client, interruptible(_KEPT):
-        outcome, report = _search(client, folders, found, wish)
+        outcome, report = _search(client, folders, found, wish, machine)
         _write(report, output, csv_file, as_json)
     if not as_json:
         _summary(report, outcome, output, csv_file)
@@ -100,11 +102,13 @@ def command(
     return 0 if outcome.added or outcome.unchanged else 1
 
 
-def _search(client: Client, folders: Sequence[Path], found: Found, wish: Wish) -> tuple[Outcome, Report]:
+def _search(
+    client: Client, folders: Sequence[Path], found: Found, wish: Wish, machine: str
+) -> tuple[Outcome, Report]:
     from lookalike.cli.indexing import bring_up_to_date
 
     recipe = _recipe(client, wish.recipe)
-    name = _collection_name(folders, recipe)
+    name = _collection_name(folders, recipe, machine)
     collection = client.create_collection(name, recipe.name, exist_ok=True)
     outcome = bring_up_to_date(collection, found.photos, forget_others=True)
     with meter("comparing", outcome.added + outcome.unchanged, "photos") as advance:
@@ -128,10 +132,10 @@ def _recipe(client: Client, name: str) -> RecipeInfo:
     raise NotFound(f"there is no recipe {name!r}; there are {known}", "RECIPE_UNKNOWN")
 
 
-def _collection_name(folders: Sequence[Path], recipe: RecipeInfo) -> str:
+def _collection_name(folders: Sequence[Path], recipe: RecipeInfo, machine: str) -> str:
     """The same folders and the same embedding space find their collection again."""
     roots = sorted({shown(folder.resolve()) for folder in folders})
-    return "photos-" + hashlib.sha256("\0".join([recipe.space.id, *roots]).encode()).hexdigest()[:16]
+    return "photos-" + hashlib.sha256("\0".join([recipe.space.id, machine, *roots]).encode()).hexdigest()[:16]
 
 
 def _report(
@@ -160,7 +164,7 @@ def _report(
 def _write(report: Report, output: Path, csv_file: Path | None, as_json: bool) -> None:
     from lookalike.report import write_csv, write_html, write_json
 
-    with meter("writing the report", len(report.groups), "groups") as advance:
+    with meter("reporting", len(report.groups), "groups") as advance:
         write_html(report, output, progress=advance)
     if csv_file is not None:
         write_csv(report, csv_file)
@@ -181,4 +185,6 @@ def _summary(report: Report, outcome: Outcome, output: Path, csv_file: Path | No
         if report.groups
         else f"{plural(readable, 'photo')}, no copies among them"
     )
-    click.echo(f"report: {output}" + (f", {csv_file}" if csv_file else ""))
+    for file in (output, csv_file):
+        if file is not None:
+            click.echo(f"report: {shown(file.absolute())}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lookalike.cli.connection import connect, place_options
-from lookalike.cli.output import print_json, print_table, say
+from lookalike.cli.output import print_json, print_table, say, shown
 
 if TYPE_CHECKING:
     from lookalike.records import Hit
@@ -44,7 +44,9 @@ def command(
         raise click.UsageError(f"there is no file {str(image)!r}")
     with connect(server, data) as client:
         shelf = client.collection(collection)
-        hits = shelf.search(image, vector=row, id=item_id, k=k, min_score=min_score, where=where)
+        hits = shelf.search(
+            image, vector=row, id=item_id and shown(item_id), k=k, min_score=min_score, where=where
+        )
     if as_json:
         found = [{"id": hit.id, "score": hit.score, "attributes": hit.attributes} for hit in hits]
         print_json({"collection": collection, "hits": found})
