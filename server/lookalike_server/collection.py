@@ -35,6 +35,8 @@ from lookalike_server.view import Found, Vectors, View
 # One transaction takes up to this many changes (calls, not items) from the line.
 _MOST_CHANGES = 256
 _SETTLE_BYTES = 32 << 20
+# Filters whose keys are remembered until the next write.
+_MOST_FILTERS = 8
 
 _log = logging.getLogger(__name__)
 
@@ -95,6 +97,7 @@ class Collection:
         self._users = 0
         self._closed: LookalikeError | None = None
         self._unsettled = 0
+        self._fitting: tuple[int, dict[Filter, NDArray[np.int64]]] = (0, {})
         self._line: queue.SimpleQueue[_Change | None] = queue.SimpleQueue()
         self._writer = threading.Thread(target=self._write_stage, name=f"write-{self.name}", daemon=True)
         self._rewrites: list[Callable[[View], View]] = []
@@ -191,13 +194,13 @@ class Collection:
         )
         more = k + (exclude is not None)
         with self._state() as (reader, view):
-            wanted = _wanted(reader, condition)
+            wanted = self._wanted(reader, condition)
         found = view.search(queries, more, wanted)
         with self._state() as (reader, _):
             rows = _rows_of(reader, found)
         if rows is None:  # A hit was replaced meanwhile. Again, in one state from beginning to end.
             with self._state() as (reader, view):
-                found = view.search(queries, more, _wanted(reader, condition))
+                found = view.search(queries, more, self._wanted(reader, condition))
                 rows = _rows_of(reader, found) or {}
         excluded = exclude or [""] * len(found)
         hits = [_hits(one, rows, k, min_score, own) for one, own in zip(found, excluded, strict=True)]
@@ -208,7 +211,7 @@ class Collection:
         condition = parse_filter(where)
         with self._state() as (reader, view):
             rows = reader.page(0, -1, condition)
-            _, vectors = view.snapshot(_wanted(reader, condition))
+            _, vectors = view.snapshot(self._wanted(reader, condition))
         return Snapshot(
             sequence=view.sequence,
             ids=[row.id for row in rows],
@@ -225,6 +228,21 @@ class Collection:
                 f"[{self.space.dimension}].",
                 field=field,
             )
+
+    def _wanted(self, reader: Reader, condition: Filter) -> NDArray[np.int64] | None:
+        """Returns the keys that fit, ascending; None for all. A filter that comes again is not read again."""
+        if condition == EVERYTHING:
+            return None
+        sequence, known = self._fitting
+        if sequence != reader.sequence:
+            known = {}
+            self._fitting = (reader.sequence, known)
+        keys = known.get(condition)
+        if keys is None:
+            keys = reader.keys(condition)
+            if len(known) < _MOST_FILTERS:
+                known[condition] = keys
+        return keys
 
     @contextmanager
     def _state(self) -> Iterator[tuple[Reader, View]]:
@@ -329,10 +347,6 @@ class Collection:
                 _log.warning(
                     "the log of collection %r could not be moved into its file", self.name, exc_info=True
                 )
-
-
-def _wanted(reader: Reader, condition: Filter) -> NDArray[np.int64] | None:
-    return None if condition == EVERYTHING else reader.keys(condition)
 
 
 def _rows_of(reader: Reader, found: Sequence[Found]) -> dict[int, Row] | None:

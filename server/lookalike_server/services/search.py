@@ -26,6 +26,7 @@ from lookalike_server.services.spaces import (
     in_thread,
     named,
 )
+from lookalike_server.services.together import Together
 from lookalike_server.wire import image_from_wire, status_of
 
 _DEFAULT_K = 10
@@ -35,6 +36,7 @@ class SearchServicer(search_pb2_grpc.SearchServiceServicer):
     def __init__(self, catalog: Catalog, engine: Engine, settings: Settings) -> None:
         self._catalog = catalog
         self._engine = engine
+        self._together = Together(catalog.workers)
         self._max_queries = settings.max_images_per_message
         self._max_k = settings.max_k
 
@@ -43,12 +45,10 @@ class SearchServicer(search_pb2_grpc.SearchServiceServicer):
         self._check(request)
         queries = await self._descriptors(request.queries, collection)
         good = [i for i, query in enumerate(queries) if isinstance(query, np.ndarray)]
-        found = await in_thread(
-            self._catalog.workers,
-            collection.search,
-            np.array([queries[i] for i in good], np.float32),
+        found = await self._together.search(
+            collection,
+            np.array([queries[i] for i in good], np.float32).reshape(-1, collection.space.dimension),
             request.k or _DEFAULT_K,
-            min_score=request.min_score if request.HasField("min_score") else None,
             where=request.where,
             exclude=[request.queries[i].item_id for i in good],
         )
@@ -57,7 +57,8 @@ class SearchServicer(search_pb2_grpc.SearchServiceServicer):
             for query in queries
         ]
         for i, hits in zip(good, found.hits, strict=True):
-            results[i].hits.extend(map(_hit, hits))
+            least = request.min_score if request.HasField("min_score") else -math.inf
+            results[i].hits.extend(_hit(hit) for hit in hits if hit.score >= least)
         return pb.SearchResponse(results=results, sequence=found.sequence)
 
     def _check(self, request: pb.SearchRequest) -> None:
