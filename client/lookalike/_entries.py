@@ -80,10 +80,8 @@ def _item_entry(
     try:
         item = items_pb2.NewItem(id=item_id, attributes_json=text, **{content: entry.payload})
     except UnicodeEncodeError:  # half characters, as in file names that are no UTF-8
-        error = InvalidArgument(
-            f"the id or an attribute of {item_id!r} is no Unicode text", "ARGUMENT_INVALID"
-        )
-        return Entry(entry.index, entry.source, item_id, None, error)
+        problem = f"the id or an attribute of {item_id!r} is no Unicode text"
+        return Entry(entry.index, entry.source, item_id, None, InvalidArgument(problem, "ARGUMENT_INVALID"))
     return Entry(entry.index, entry.source, item_id, item)
 
 
