@@ -1,8 +1,8 @@
 """Carrying out a plan: moving redundant photos into a folder, from where they can come back.
 
 A plan is the CSV that a report writes or its page exports (lookalike.report.tables): each row is to be moved
-or kept. Nothing is ever deleted or written over, and a group never loses its last photo. What was moved is noted
-in the folder, line by line before each move, so `undo` puts it back even after a crash.
+or kept. Nothing is ever deleted or written over, and a group never loses its last photo. What was moved is in
+the folder's notes, written line by line before each move, so `undo` puts it back even after a crash.
 """
 
 from __future__ import annotations

@@ -64,37 +64,47 @@ def find_duplicates(
     to 50,000 distinct images every pair is compared; among more, pairs are looked for where they are likely,
     and the result's `recall` says how many of them that finds.
     """
-    order = best_first(ids, attributes_json, policy)
-    copies = _Copies(order, digests)
+    copies = _Copies(best_first(ids, attributes_json, policy), digests)
+    connected = _connect(descriptors, copies, threshold, lambda share, n: progress(int(share * len(ids)), n))
+    groups: list[Group] = []
+    split = 0
+    for component in components(connected.parent, copies.count):
+        progress(len(ids), connected.pairs)
+        found = _taken_apart(descriptors, component, copies, threshold, policy)
+        groups += [group for group in found if len(group.members) > 1]
+        split += sum(len(group.members) for group in found[1:])
+    groups.sort(key=lambda group: (-len(group.members), ids[group.members[0].row]))
+    return Duplicates(groups, connected.pairs, split, connected.recall)
+
+
+@dataclass(frozen=True)
+class _Connected:
+    parent: Rows  # [m] sets of distinct images that similar pairs connect, as groups.join keeps them
+    pairs: int
+    recall: Recall | None
+
+
+def _connect(
+    descriptors: Floats, copies: _Copies, threshold: float, progress: Callable[[float, int], None]
+) -> _Connected:
     parent = np.arange(len(copies.rows))
     pairs = int((copies.count * (copies.count - 1) // 2).sum())
     many = len(copies.rows) > _EXACT_UP_TO
     for block in (clustered_pairs if many else similar_pairs)(descriptors, copies.rows, threshold):
         join(parent, block.first, block.second)
         pairs += int(copies.count[block.first] @ copies.count[block.second])
-        progress(int(block.share * len(ids)), pairs)
-    recall = (
-        sampled_recall(
-            descriptors,
-            copies.rows,
-            parent,
-            threshold,
-            sample=_RECALL_SAMPLE,
-            between=lambda: progress(len(ids), pairs),
-        )
-        if many
-        else None
+        progress(block.share, pairs)
+    if not many:
+        return _Connected(parent, pairs, None)
+    sampled = sampled_recall(
+        descriptors,
+        copies.rows,
+        parent,
+        threshold,
+        sample=_RECALL_SAMPLE,
+        between=lambda: progress(1.0, pairs),
     )
-
-    groups: list[Group] = []
-    split = 0
-    for component in components(parent, copies.count):
-        progress(len(ids), pairs)
-        found = _taken_apart(descriptors, component, copies, threshold, policy)
-        groups += [group for group in found if len(group.members) > 1]
-        split += sum(len(group.members) for group in found[1:])
-    groups.sort(key=lambda group: (-len(group.members), ids[group.members[0].row]))
-    return Duplicates(groups, pairs, split, recall)
+    return _Connected(parent, pairs, sampled)
 
 
 class _Copies:
