@@ -8,32 +8,43 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from lookalike_extractor.capture.hooks import HookedExtractor
     from lookalike_extractor.capture.report import CaptureReport, Rejection
     from lookalike_extractor.extraction import create_feature_extractor, get_graph_node_names
     from lookalike_extractor.extractor import FeatureExtractor
     from lookalike_extractor.nodes import NodeInfo, describe_nodes
     from lookalike_extractor.requests import NodeNameWarning
+    from lookalike_extractor.selectors import select_nodes
+    from lookalike_extractor.verification import NotVerifiedWarning, Verification
 
 __all__ = [
     "CaptureReport",
     "FeatureExtractor",
+    "HookedExtractor",
     "NodeInfo",
     "NodeNameWarning",
+    "NotVerifiedWarning",
     "Rejection",
+    "Verification",
     "create_feature_extractor",
     "describe_nodes",
     "get_graph_node_names",
+    "select_nodes",
 ]
 
 _HOMES = {
     "CaptureReport": "capture.report",
     "FeatureExtractor": "extractor",
+    "HookedExtractor": "capture.hooks",
     "NodeInfo": "nodes",
     "NodeNameWarning": "requests",
+    "NotVerifiedWarning": "verification",
     "Rejection": "capture.report",
+    "Verification": "verification",
     "create_feature_extractor": "extraction",
     "describe_nodes": "nodes",
     "get_graph_node_names": "extraction",
+    "select_nodes": "selectors",
 }
 
 

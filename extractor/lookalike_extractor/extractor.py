@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 
 from lookalike_extractor.capture.report import CaptureReport
 from lookalike_extractor.frozen import FrozenGraph
+from lookalike_extractor.verification import Verification
 
 
 class FeatureExtractor(fx.GraphModule):
@@ -20,11 +21,13 @@ class FeatureExtractor(fx.GraphModule):
     Attributes:
         train_graph, eval_graph: the graphs; each node's `meta["node_name"]` is its name.
         capture: how the model was captured, and why not otherwise.
+        verification: how the extractor compared with its model; None where that was not asked for.
     """
 
     train_graph: fx.Graph
     eval_graph: fx.Graph
     capture: CaptureReport
+    verification: Verification | None
 
     def __init__(
         self,
@@ -44,6 +47,7 @@ class FeatureExtractor(fx.GraphModule):
                 (str(n.target) for n in graph.nodes if n.op in ("get_attr", "call_module")),
             )
         self.__dict__.update(train_graph=train_graph, eval_graph=eval_graph, capture=report, meta={})
+        self.verification = None
         type(self).__name__ = type(model).__name__
         self.graph = self._graph_of_mode
 

@@ -73,7 +73,7 @@ def describe_nodes(
         CaptureFailed: the model cannot be turned into a graph.
     """
     inputs = with_batch(example_for(model, example_inputs), 1)
-    trace = capture(model).traces.eval
+    trace = capture(model, example_inputs=inputs).traces.eval
     with preserved(model), _constants_on(model, trace), torch.no_grad():
         model.eval()
         costs = _Costs(model, trace)

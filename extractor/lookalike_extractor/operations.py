@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_map_only
 
+from lookalike_extractor.errors import RequestInvalid
+
 
 def inplace_add(left: Any, right: Any) -> Any:
     left += right
@@ -93,3 +95,25 @@ MUTATING: frozenset[Callable[..., Any]] = frozenset({function for function, _ in
 def snapshot(value: Any) -> Any:
     """Copies of the tensors in `value`, which later in-place operations cannot reach."""
     return tree_map_only(torch.Tensor, torch.clone, value)
+
+
+def require_input(tensor: torch.Tensor, name: str, shape: list[int | None], dtype: torch.dtype) -> None:
+    """Refuses an input unlike the one that a graph was recorded with; None stands for any size."""
+    fits = tensor.dim() == len(shape) and all(
+        want in (None, size) for want, size in zip(shape, tensor.shape, strict=True)
+    )
+    if not fits or tensor.dtype != dtype:
+        wanted = ", ".join("n" if size is None else str(size) for size in shape)
+        raise RequestInvalid(
+            f"Input {name!r} is {tensor.dtype} of shape {list(tensor.shape)}, but the extractor was made "
+            f"for {dtype} of shape [{wanted}]. Make another with example_inputs of that shape."
+        )
+
+
+def require(condition: bool, what: str, where: str) -> None:
+    """Refuses a batch for which the model would have run otherwise than it was recorded."""
+    if not condition:
+        raise RequestInvalid(
+            f"This batch size was not recorded: module {where!r} takes {what} for granted. "
+            "Make another extractor with example_inputs of the batch size you need."
+        )

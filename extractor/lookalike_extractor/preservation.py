@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+_CONTAINERS = (dict, list, set)
+
 
 @contextmanager
 def preserved(model: nn.Module) -> Iterator[None]:
@@ -19,9 +21,8 @@ def preserved(model: nn.Module) -> Iterator[None]:
     their values back. Parameters are not copied: nothing that runs inside may change their values.
     """
     attributes = [(module.__dict__, dict(module.__dict__)) for module in model.modules()]
-    contents = [
-        (value, _items(value)) for _, saved in attributes for value in saved.values() if _is_container(value)
-    ]
+    values = [value for _, saved in attributes for value in saved.values()]
+    contents = [(value, _items(value)) for value in values if isinstance(value, _CONTAINERS)]
     buffers = [
         (buffer, buffer.detach().clone()) for buffer in model.buffers() if buffer.device.type != "meta"
     ]
@@ -32,15 +33,12 @@ def preserved(model: nn.Module) -> Iterator[None]:
             current.clear()
             current.update(saved)
         for container, items in contents:
-            _restore(container, items)
+            if container or items:
+                _restore(container, items)
         with torch.no_grad():
-            for buffer, values in buffers:
-                if not _same_bits(buffer, values):
-                    buffer.copy_(values)
-
-
-def _is_container(value: Any) -> bool:
-    return isinstance(value, dict | list | set)
+            for buffer, before in buffers:
+                if not _same_bits(buffer, before):
+                    buffer.copy_(before)
 
 
 def _items(container: Any) -> list[Any]:

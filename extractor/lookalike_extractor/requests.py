@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 
 from torch import fx
 
+from lookalike_extractor.capture.observer import Place, places
 from lookalike_extractor.capture.trace import Moment, Trace, Traces, nodes_in
 from lookalike_extractor.errors import NodeUnknown, RequestInvalid, did_you_mean
 from lookalike_extractor.naming import READINGS, Reading
@@ -94,6 +96,15 @@ class Resolver:
         if other is not None and nodes_in(other.value) != nodes_in(moment.value):
             self._warn(mode, name, nodes_in(moment.value)[-1], nodes_in(other.value)[-1])
         return moment
+
+    def place(self, mode: str, name: str) -> Place | None:
+        """Where in a run of the model the value of `name` is seen; None where it cannot be."""
+        node = self._names[mode].get(name)
+        return Place(module=name) if node is None else self._places(mode).get(node)
+
+    @cache  # noqa: B019  a resolver lives as long as one request
+    def _places(self, mode: str) -> dict[fx.Node, Place]:
+        return places(self._traces[mode])
 
     def _warn(self, mode: str, name: str, here: fx.Node, there: fx.Node) -> None:
         exact = {node: exact_name for exact_name, node in self._traces[mode].names("exact").items()}

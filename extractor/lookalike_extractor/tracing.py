@@ -17,10 +17,17 @@ from lookalike_extractor.naming import Label, operation_name
 from lookalike_extractor.operations import AUGMENTED, AUGMENTED_NAMES
 
 
-def torchvision_leaves() -> list[type[nn.Module]]:
-    """Every module class of `torchvision.ops`: they are run as they are, not traced through."""
-    members = vars(torchvision.ops).values()
-    return [member for member in members if isinstance(member, type) and issubclass(member, nn.Module)]
+def is_leaf(module: nn.Module, further: Iterable[type[nn.Module]] = ()) -> bool:
+    """Whether `module` is run as it is: one of torch.nn, of torchvision.ops, or of the `further` classes."""
+    own = module.__module__.startswith(("torch.nn", "torch.ao.nn")) and not isinstance(module, nn.Sequential)
+    return own or isinstance(module, (*_TORCHVISION_LEAVES, *further))
+
+
+_TORCHVISION_LEAVES = tuple(
+    member
+    for member in vars(torchvision.ops).values()
+    if isinstance(member, type) and issubclass(member, nn.Module)
+)
 
 
 class NodeProxy(fx.Proxy):
@@ -60,7 +67,7 @@ class NodeTracer(fx.Tracer):
     ) -> None:
         wrapped_modules = tuple(dict.fromkeys((*autowrap_modules, math, torchvision.ops)))
         super().__init__(wrapped_modules, tuple(autowrap_functions), param_shapes_constant)
-        self.leaf_modules = tuple(dict.fromkeys((*leaf_modules, *torchvision_leaves())))
+        self.leaf_modules = tuple(leaf_modules)
         self._scope = ""
 
     def capture(self, model: nn.Module, concrete_args: dict[str, Any] | None = None) -> Trace:
@@ -76,17 +83,19 @@ class NodeTracer(fx.Tracer):
         return self.result
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, self.leaf_modules) or super().is_leaf_module(m, module_qualified_name)
+        return is_leaf(m, self.leaf_modules)
 
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         if threading.get_ident() != self._thread:  # another thread's own business, while modules are patched
             return forward(*args, **kwargs)
-        caller, self._scope = self._scope, self.path_of_module(m)
+        caller, path = self._scope, self.path_of_module(m)
+        self._scope = path
         try:
-            value = super().call_module(m, forward, args, kwargs)
-            self.result.leave(self._scope, self._nodes_of(value), self._latest)
+            leaf = self.is_leaf_module(m, path)
+            value = self.create_proxy("call_module", path, args, kwargs) if leaf else forward(*args, **kwargs)
+            self.result.leave(path, self._nodes_of(value), self._latest)
             return value
         finally:
             self._scope = caller

@@ -13,10 +13,28 @@ from lookalike_extractor.tracing import NodeTracer
 
 
 def trace_symbolically(
-    model: nn.Module, options: dict[str, Any], concrete_args: dict[str, Any] | None = None
+    model: nn.Module, options: dict[str, Any], concrete_args: dict[str, Any] | None = None, given: int = 1
 ) -> Traces:
-    """Both modes of `model`, with `options` of NodeTracer."""
-    return Traces(*(_trace(model, training, options, concrete_args) for training in (True, False)))
+    """Both modes of `model`, with `options` of NodeTracer, for calls with `given` arguments.
+
+    Raises:
+        AssumesArgument: the forward asks whether a further argument is None, and would go the other way.
+    """
+    traces = Traces(*(_trace(model, training, options, concrete_args) for training in (True, False)))
+    _check_arguments(traces.train, given)
+    _check_arguments(traces.eval, given)
+    return traces
+
+
+class AssumesArgument(Exception):
+    """A trace in which an optional argument is taken as given, because a proxy is not None."""
+
+
+def _check_arguments(trace: Trace, given: int) -> None:
+    placeholders = [node for node in trace.graph.nodes if node.op == "placeholder"]
+    for node in placeholders[given:]:
+        if node.args == (None,) and node.users:
+            raise AssumesArgument(f"the forward uses argument {node.target!r} as if it were given")
 
 
 def _trace(

@@ -42,7 +42,7 @@ class Trace:
     def leave(self, path: str, value: Any, after: fx.Node) -> None:
         """Notes that the module at `path` has returned `value`."""
         moment = Moment(value, after)
-        for prefix in _prefixes(path):
+        for prefix in prefixes(path):
             self.exits[prefix] = moment
 
 
@@ -57,7 +57,7 @@ class Traces:
         return iter((("train", self.train), ("eval", self.eval)))
 
 
-def _prefixes(path: str) -> Iterator[str]:
+def prefixes(path: str) -> Iterator[str]:
     while path:
         yield path
         path = path.rpartition(".")[0]

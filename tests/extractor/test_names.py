@@ -1,0 +1,138 @@
+"""Node names: the documented convention, and torchvision's reading of it."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+
+import lookalike_extractor
+import pytest
+import torch
+import torchvision
+from hypothesis import given
+from hypothesis import strategies as st
+from lookalike_extractor import NodeNameWarning, get_graph_node_names
+from lookalike_extractor.naming import Label, exact_names, torchvision_names
+from torch import Tensor, nn
+from torchvision.models import feature_extraction
+
+create_feature_extractor = partial(lookalike_extractor.create_feature_extractor, verify=False)
+MODELS = [
+    "resnet18",
+    "densenet121",
+    "googlenet",
+    "mobilenet_v3_small",
+    "shufflenet_v2_x0_5",
+    "swin_t",
+    "vit_b_32",
+]
+
+
+def architecture(name: str) -> nn.Module:
+    options = {"init_weights": False} if name in {"googlenet", "inception_v3"} else {}
+    with torch.device("meta"):
+        return torchvision.models.get_model(name, weights=None, **options)
+
+
+@pytest.mark.filterwarnings("ignore:.*nodes")
+@pytest.mark.parametrize("name", MODELS)
+def test_the_torchvision_reading_is_torchvisions_own_list(name: str) -> None:
+    model = architecture(name)
+    theirs = feature_extraction.get_graph_node_names(model)
+    assert get_graph_node_names(model, names="torchvision") == theirs
+
+
+@pytest.mark.filterwarnings("ignore:.*nodes")
+@pytest.mark.parametrize("name", MODELS)
+def test_exact_names_differ_only_where_module_names_end_in_digits(name: str) -> None:
+    model = architecture(name)
+    differs = get_graph_node_names(model) != feature_extraction.get_graph_node_names(model)
+    assert differs == (name == "vit_b_32")
+
+
+def test_every_leaf_module_of_a_vision_transformer_keeps_its_path() -> None:
+    model = architecture("vit_b_32")
+    names = get_graph_node_names(model)[1]
+    assert {f"encoder.layers.encoder_layer_3.ln_{number}" for number in (1, 2)} <= set(names)
+
+
+def test_a_name_that_means_another_node_to_torchvision_warns() -> None:
+    model = torchvision.models.VisionTransformer(32, 16, 1, 2, 8, 16)
+    with pytest.warns(
+        NodeNameWarning, match="'encoder.layers.encoder_layer_0.ln_2' with names='torchvision'"
+    ):
+        extractor = create_feature_extractor(model, ["encoder.layers.encoder_layer_0.ln_1"])
+    with pytest.warns(NodeNameWarning):
+        theirs = create_feature_extractor(
+            model, {"encoder.layers.encoder_layer_0.ln_1": "out"}, names="torchvision"
+        )
+    reference = feature_extraction.create_feature_extractor(
+        model, {"encoder.layers.encoder_layer_0.ln_1": "out"}
+    )
+    image = torch.rand(1, 3, 32, 32)
+    assert torch.equal(theirs(image)["out"], reference(image)["out"])
+    assert not torch.equal(extractor(image)["encoder.layers.encoder_layer_0.ln_1"], reference(image)["out"])
+
+
+def test_a_module_called_twice_is_counted_and_another_of_that_name_keeps_its_own() -> None:
+    labels = [Label("relu"), Label("relu"), Label("relu_1"), Label("", "relu")]
+    assert exact_names(labels, {"relu", "relu_1"}) == ["relu", "relu_2", "relu_1", "relu_3"]
+
+
+parts = st.sampled_from(["a", "b", "a_1", "a_2", "b_1_2", "layer"])
+labels = st.builds(Label, st.lists(parts, max_size=2).map(".".join), parts | st.just(""))
+
+
+@given(st.lists(labels, max_size=30))
+def test_names_are_unique_and_start_with_the_path(labels: list[Label]) -> None:
+    names = exact_names(labels, {label.scope for label in labels})
+    assert len(set(names)) == len(names)
+    assert all(name.startswith(label.path) for name, label in zip(names, labels, strict=True))
+
+
+class _Reference(feature_extraction.NodePathTracer):
+    """Torchvision's naming, fed with names instead of nodes."""
+
+    def name(self, index: int, path: str) -> str:
+        class Node:
+            op = "call_module"
+
+        given = self._get_node_qualname(path, Node())
+        self.node_to_qualname[index] = given
+        return given
+
+
+@given(st.lists(st.lists(parts, min_size=1, max_size=2).map(".".join), max_size=30))
+def test_the_torchvision_reading_counts_as_torchvision_does(paths: list[str]) -> None:
+    reference = _Reference()
+    expected = [reference.name(index, path) for index, path in enumerate(paths)]
+    assert torchvision_names([Label(path) for path in paths]) == expected
+
+
+class Deep(nn.Module):
+    """5,000 leaf modules, and a bare parameter for each hundred."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(*(nn.Sequential(*(nn.ReLU() for _ in range(100))) for _ in range(50)))
+        self.scales = nn.ParameterList(nn.Parameter(torch.ones(1)) for _ in range(50))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block, scale in zip(self.blocks, self.scales, strict=True):
+            x = block(x) * scale
+        return x
+
+
+def test_five_thousand_leaves_are_listed_in_seconds() -> None:
+    model = Deep()
+    start = time.process_time()
+    names = get_graph_node_names(model)[1]
+    assert len(names) == 1 + 5000 + 2 * 50
+    assert time.process_time() - start < 4  # 2 on an idle core; what is quadratic takes minutes
+
+
+@pytest.mark.filterwarnings("ignore:.*nodes")
+def test_models_that_differ_between_modes_warn_once() -> None:
+    model = architecture("googlenet")
+    with pytest.warns(UserWarning, match="eval mode are a subsequence of those of train mode"):
+        get_graph_node_names(model)
