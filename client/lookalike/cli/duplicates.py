@@ -17,6 +17,7 @@ import click
 from lookalike.cli.connection import connect, place_options
 from lookalike.cli.meter import meter
 from lookalike.cli.output import interruptible, list_failures, plural, say, shown, size
+from lookalike.cli.plan import plan_options
 
 if TYPE_CHECKING:
     from lookalike import Client
@@ -68,6 +69,7 @@ class Wish:
     type=click.Choice(["largest", "oldest", "most-connected"]),
     help="Which photo of a group to keep.",
 )
+@plan_options
 @place_options
 def command(
     folders: tuple[Path, ...],
