@@ -7,10 +7,9 @@ import stat
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -22,6 +21,7 @@ from lookalike.v1 import embedding_pb2_grpc, models_pb2, models_pb2_grpc
 from lookalike_server.__main__ import main
 from lookalike_server.app import SERVICES, EmbeddedServer, Stop, run, serve
 from lookalike_server.config import RecipeTable, Settings, TapTable
+from lookalike_server.engine import Engine
 from lookalike_server.errors import ConfigInvalid, DataDirectoryBusy, InternalError, ListenFailed
 from photos import encode, photo
 from serving import info, reason, request, rich_status, rows
@@ -192,17 +192,13 @@ def small(data: Path) -> Settings:
     return Settings(data=data, served_recipes=("semantic",), max_batch=2)
 
 
-def test_closing_lets_calls_in_flight_end_and_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_closing_leaves_nothing_behind(tmp_path: Path) -> None:
     before = set(threading.enumerate())
     embedded = EmbeddedServer(small(tmp_path))
-    with ThreadPoolExecutor(1) as closer, grpc.insecure_channel(embedded.target) as channel:
+    with grpc.insecure_channel(embedded.target) as channel:
         stub = embedding_pb2_grpc.EmbeddingServiceStub(channel)
         stub.Embed(request(*good_images(1)))
-        call = stub.Embed.future(request(*good_images(40)))
-        time.sleep(0.3)
-        closed = closer.submit(embedded.close)
-        assert len(rows(call.result(60))) == 40
-        closed.result(60)
+        embedded.close()
         with pytest.raises(grpc.RpcError) as caught:
             stub.Embed(request(b"x"))
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
@@ -212,16 +208,57 @@ def test_closing_lets_calls_in_flight_end_and_leaves_nothing_behind(tmp_path: Pa
     assert not Path(embedded.target.removeprefix("unix:")).parent.exists()
 
 
+Visit = Callable[[Any, Engine, Stop], Awaitable[None]]
+
+
+def visited(folder: Path, visit: Visit) -> None:
+    """Runs a server in this thread until the visitor, who sees its engine, has stopped it and gone."""
+
+    async def main() -> None:
+        stop, visits = Stop(), []
+
+        async def guarded(address: str, engine: Engine) -> None:
+            async with grpc.aio.insecure_channel(address) as channel:
+                try:
+                    await visit(embedding_pb2_grpc.EmbeddingServiceStub(channel), engine, stop)
+                finally:
+                    stop()
+
+        def ready(address: str, engine: Engine) -> None:
+            visits.append(asyncio.create_task(guarded(address, engine)))
+
+        await run(small(folder).model_copy(update={"address": f"unix:{folder}/s"}), stop, ready)
+        await visits[0]
+
+    asyncio.run(main())
+
+
+async def on_the_road(engine: Engine) -> None:
+    while not engine.room.images:
+        await asyncio.sleep(0.005)
+
+
+def test_told_to_stop_it_lets_calls_in_flight_end(tmp_path: Path) -> None:
+    async def visit(stub: Any, engine: Engine, stop: Stop) -> None:
+        call = stub.Embed(request(*good_images(12)))
+        await on_the_road(engine)
+        stop()
+        assert len(rows(await call)) == 12
+
+    visited(tmp_path, visit)
+
+
 def test_told_twice_it_stops_at_once(tmp_path: Path) -> None:
-    embedded = EmbeddedServer(small(tmp_path))
-    with grpc.insecure_channel(embedded.target) as channel:
-        stub = embedding_pb2_grpc.EmbeddingServiceStub(channel)
-        stub.Embed(request(*good_images(1)))
-        call = stub.Embed.future(request(*good_images(40)))
-        time.sleep(0.1)
-        embedded.stop()
-        embedded.close()
-        assert call.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
+    async def visit(stub: Any, engine: Engine, stop: Stop) -> None:
+        call = stub.Embed(request(*good_images(40)))
+        await on_the_road(engine)
+        stop()
+        stop()
+        with pytest.raises(grpc.RpcError) as caught:
+            await call
+        assert caught.value.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
+
+    visited(tmp_path, visit)
 
 
 def failure(settings: Settings) -> Exception:
