@@ -1,0 +1,200 @@
+"""Holds extractors of many models against hooks: names, values at two batch sizes, other image sizes.
+
+    python benchmarks/extractor_sweep.py names                 node names against torchvision's own lists
+    python benchmarks/extractor_sweep.py torchvision [WORD]    all leaf modules of every torchvision model
+    python benchmarks/extractor_sweep.py timm [WORD]           one model of each timm family
+    python benchmarks/extractor_sweep.py towers                Hugging Face and open_clip vision towers
+
+Weights are random. Each model is captured at batch 1 and compared, in eval mode, at batches 1 and 3. WORD
+keeps the models whose name contains it. One line per model; the last line counts. timm, transformers and
+open_clip_torch are needed for the parts that name them.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import torch
+import torchvision
+from lookalike_extractor import create_feature_extractor, get_graph_node_names
+from lookalike_extractor.errors import GraphError, LookalikeError
+from torch import nn
+from torchvision.models import feature_extraction
+
+Case = tuple[str, Callable[[], nn.Module], int]  # name, maker, size of the image
+
+
+def torchvision_models() -> Iterator[Case]:
+    for name in torchvision.models.list_models():
+        size = 299 if name == "inception_v3" else 224
+        if name.startswith(("raft", "quantized")) or "3d" in name or name in _VIDEO:
+            continue  # more than one image, or int8 kernels: see the names part
+        options = {"weights": None} | (
+            {"init_weights": False} if name in {"googlenet", "inception_v3"} else {}
+        )
+        if (
+            "rcnn" in name
+            or "resnet50_fpn" in name
+            or name.startswith(("fcos", "ssd", "deeplab", "fcn", "lraspp"))
+        ):
+            options["weights_backbone"] = None
+        yield name, lambda name=name, options=options: torchvision.models.get_model(name, **options), size
+
+
+_VIDEO = {"mc3_18", "r2plus1d_18", "s3d", "mvit_v1_b", "mvit_v2_s"}
+
+
+def timm_models() -> Iterator[Case]:
+    import timm
+
+    for family in timm.list_modules():
+        names = [name for name in timm.list_models(module=family) if not name.endswith(("_in21k", "_in22k"))]
+        sized = [(name, timm.models.get_pretrained_cfg(name)) for name in names]
+        if sized:
+            name, cfg = min(sized, key=lambda pair: (_weight(pair[0]), len(pair[0])))
+            yield name, lambda name=name: timm.create_model(name), cfg.input_size[-1] if cfg else 224
+
+
+def _weight(name: str) -> int:
+    """Guesses from a model's name which of its family is small."""
+    order = (
+        "atto",
+        "femto",
+        "pico",
+        "nano",
+        "xxs",
+        "xxt",
+        "_xs",
+        "tiny",
+        "small",
+        "_t",
+        "_s",
+        "_0",
+        "b0",
+        "18",
+    )
+    return next((rank for rank, word in enumerate(order) if word in name), len(order))
+
+
+def towers() -> Iterator[Case]:
+    import open_clip
+    import transformers as hf
+
+    thin = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    clip = thin | {"intermediate_size": 128, "image_size": 64, "patch_size": 16}
+    swin = {
+        "image_size": 64,
+        "patch_size": 2,
+        "embed_dim": 16,
+        "depths": [2, 2],
+        "num_heads": [2, 4],
+        "window_size": 4,
+    }
+    convnext = {"hidden_sizes": [16, 32, 64, 128], "depths": [1, 1, 2, 1]}
+    yield "hf dinov2", lambda: hf.Dinov2Model(hf.Dinov2Config(image_size=56, patch_size=14, **thin)), 56
+    yield "hf vit", lambda: hf.ViTModel(hf.ViTConfig(**clip)), 64
+    yield "hf swin", lambda: hf.SwinModel(hf.SwinConfig(**swin)), 64
+    yield "hf convnext", lambda: hf.ConvNextModel(hf.ConvNextConfig(**convnext)), 64
+    yield "hf clip", lambda: hf.CLIPVisionModel(hf.CLIPVisionConfig(**clip)), 64
+    yield "hf siglip", lambda: hf.SiglipVisionModel(hf.SiglipVisionConfig(**clip)), 64
+    tower = open_clip.CLIPVisionCfg(layers=2, width=64, head_width=32, patch_size=16, image_size=64)
+    yield "open_clip vit", lambda: open_clip.model._build_vision_tower(32, tower), 64
+
+
+def compare(make: Callable[[], nn.Module], size: int) -> str:
+    """Captures a model and tells how, and how it compares; raises where it does not."""
+    torch.manual_seed(0)
+    model = make().eval()
+    image = torch.randn(1, 3, size, size)
+    modules = dict(model.named_modules())
+    names = get_graph_node_names(model, suppress_diff_warning=True, example_inputs=image)[1]
+    leaves = [name for name in names if name in modules or re.sub(r"_\d+$", "", name) in modules]
+    request = {"train_return_nodes": _train_nodes(model, image, leaves), "eval_return_nodes": leaves}
+    extractor = create_feature_extractor(model, **request, suppress_diff_warning=True, example_inputs=image)
+    result = extractor.verification
+    gaps = [gap for gap in result.differences.values() if gap]
+    unseen = sum(gap is None for gap in result.differences.values())
+    sizes = f"batches {result.batch_sizes}" + (f" refused {list(result.refused)}" if result.refused else "")
+    equal = "bit-equal" if not gaps else f"largest difference {max(gaps):.2g}"
+    other = _other_size(model, extractor, size)
+    return f"{extractor.capture.used}: {len(leaves)} taps, {unseen} unseen, {sizes}, {equal}, {other}"
+
+
+def _train_nodes(model: nn.Module, image: torch.Tensor, leaves: list[str]) -> list[str]:
+    train = set(get_graph_node_names(model, suppress_diff_warning=True, example_inputs=image)[0])
+    return [name for name in leaves if name in train]
+
+
+def _other_size(model: nn.Module, extractor: nn.Module, size: int) -> str:
+    """Whether an image of another size is refused, or right at the last module."""
+    image = torch.randn(2, 3, size + 32, size + 32)
+    last = list(extractor.eval()(torch.randn(2, 3, size, size)))[-1]
+    seen: list[torch.Tensor] = []
+    path = last if last in dict(model.named_modules()) else last.rpartition("_")[0]
+    handle = model.get_submodule(path).register_forward_hook(lambda _, __, out: seen.append(out))
+    try:
+        with torch.no_grad():
+            model(image)
+            truth = seen[0]
+            out = extractor(image)[last]
+    except (LookalikeError, RuntimeError, AssertionError, ValueError):
+        return "other sizes refused"
+    finally:
+        handle.remove()
+    if not isinstance(out, torch.Tensor) or path != last:
+        return "other sizes run"
+    return "other sizes right" if torch.equal(out, truth) else "OTHER SIZES WRONG"
+
+
+def names_line(name: str) -> str:
+    """How the names of one torchvision model compare with torchvision's."""
+    options = {"init_weights": False} if name.endswith(("googlenet", "inception_v3")) else {}
+    with torch.device("meta"):
+        model = torchvision.models.get_model(name, weights=None, **options)
+    try:
+        theirs = feature_extraction.get_graph_node_names(model, suppress_diff_warning=True)
+    except Exception:
+        return "not traced by torchvision"
+    if get_graph_node_names(model, names="torchvision", suppress_diff_warning=True) != theirs:
+        return "DIFFERENT"
+    exact = get_graph_node_names(model, suppress_diff_warning=True)
+    return (
+        "equal"
+        if exact == theirs
+        else f"equal; {sum(a != b for a, b in zip(exact[1], theirs[1], strict=True))} exact names differ"
+    )
+
+
+def main() -> None:
+    warnings.simplefilter("ignore")
+    part, word = sys.argv[1], (sys.argv[2:] or [""])[0]
+    counts: Counter[str] = Counter()
+    if part == "names":
+        for name in torchvision.models.list_models():
+            line = names_line(name) if word in name else None
+            if line:
+                counts[re.sub(r"\d+", "n", line)] += 1
+                print(f"{name}: {line}", flush=True)
+    else:
+        for name, make, size in {"torchvision": torchvision_models, "timm": timm_models, "towers": towers}[
+            part
+        ]():
+            if word not in name:
+                continue
+            start = time.monotonic()
+            try:
+                line = compare(make, size)
+            except GraphError as error:
+                line = f"REFUSED: {error.message}"
+            counts[line.split(":")[0] + (" bit-equal" if "bit-equal" in line else "")] += 1
+            print(f"{name}: {line} ({time.monotonic() - start:.0f} s)", flush=True)
+    print(dict(counts))
+
+
+if __name__ == "__main__":
+    main()
