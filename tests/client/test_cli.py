@@ -261,9 +261,10 @@ def test_links_are_followed_once_and_files_counted_once(tmp_path: Path) -> None:
     (real / "circle").symlink_to(real)
     (tmp_path / "door").symlink_to(real)
     (real / "dangling.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    (real / "itself.jpg").symlink_to(real / "itself.jpg")
     found = find_photos([tmp_path, real, real / "cat.jpg"])
     assert [p.path for p in found.photos] == [(real / "cat.jpg").resolve()]
-    assert [Path(failure.source).name for failure in found.unreadable] == ["dangling.jpg"]
+    assert {Path(failure.source).name for failure in found.unreadable} == {"dangling.jpg", "itself.jpg"}
 
 
 def test_a_pipe_named_like_a_photo_does_not_hang(tmp_path: Path) -> None:

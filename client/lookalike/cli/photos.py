@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from lookalike.cli.meter import waiting
 from lookalike.cli.output import shown
 from lookalike.records import Failure
 
@@ -59,18 +60,24 @@ def find_photos(paths: Sequence[Path]) -> Found:
     for path in paths:
         if not path.exists():
             raise click.UsageError(f"there is no file or folder {shown(path)!r}")
+    with waiting("looking for photos"):
+        found = _look(paths)
+    if not found.photos:
+        raise click.UsageError(_nothing_found(paths, found.unreadable))
+    return found
+
+
+def _look(paths: Sequence[Path]) -> Found:
     unreadable: list[Failure] = []
     photos: dict[Path, Photo] = {}
     for path in _files(paths, unreadable):
-        real = path.resolve()
+        real = Path(os.path.realpath(path))  # resolve() raises on a link to itself
         if real in photos:
             continue
         try:
             photos[real] = _looked_at(real)
         except OSError as error:
             unreadable.append(_failure(path, error))
-    if not photos:
-        raise click.UsageError(_nothing_found(paths, unreadable))
     return Found([photos[path] for path in sorted(photos)], unreadable)
 
 
