@@ -6,6 +6,7 @@ import contextlib
 import json
 import sqlite3
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -93,6 +94,14 @@ def test_these_filters_fit_the_shoe(where: str) -> None:
 )
 def test_these_filters_do_not_fit_the_shoe(where: str) -> None:
     assert not fits(where, SHOE)
+
+
+def test_the_filters_of_the_guide_can_be_read() -> None:
+    guide = (Path(__file__).resolve().parents[2] / "docs" / "api.md").read_text()
+    examples = guide.split("## Filters")[1].split("```")[1].strip().splitlines()
+    assert len(examples) == 7
+    for where in examples:
+        parse_filter(where)
 
 
 def test_a_missing_attribute_is_different_from_any_value() -> None:
