@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from .errors import ArtifactInvalid, did_you_mean
-from .whitening import Whitening
+from .whitening import Floats, Whitening
 
 FORMAT = "lookalike.whitening.1"
 _PACKAGED = "fitted"
@@ -60,6 +60,10 @@ class Artifact:
             for array in (whitening.mean, whitening.projection):
                 hashed.update(repr(array.shape).encode() + array.astype("<f4").tobytes())
         return hashed.hexdigest()
+
+    def whiten(self, parts: Sequence[Floats]) -> list[Floats]:
+        """Pooled features [n, c] of each tap -> [n, d] of each, rows of length 1."""
+        return [whitening(part) for whitening, part in zip(self.whitenings, parts, strict=True)]
 
     def check(self, backbone: str, weights_digest: str, taps: Sequence[str]) -> None:
         """Raises ArtifactInvalid unless it was fitted for this backbone, these weights and these taps."""

@@ -3,18 +3,42 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from .artifacts import Artifact, load_artifact
 from .backbones import Backbone, default_preprocessing, load_backbone
 from .errors import RecipeInvalid
 from .extraction import create_feature_extractor
+from .extractor import FeatureExtractor
 from .folding import fold_batch_norm
 from .images import Preprocessing
 from .pooling import join, pool
 from .recipe import Recipe, Space, space_id
+from .whitening import WhiteningLayer
+
+
+class RecipeHead(nn.Module):
+    """From the nodes of a backbone to one recipe's descriptor: pool each, whiten each if so fitted, join."""
+
+    def __init__(self, recipe: Recipe, artifact: Artifact | None) -> None:
+        super().__init__()
+        self.taps = recipe.taps
+        self.digest = artifact.digest if artifact else None
+        self.whitenings = nn.ModuleList(WhiteningLayer(w) for w in artifact.whitenings) if artifact else None
+
+    def pooled(self, features: Mapping[str, Tensor]) -> list[Tensor]:
+        """Features by node -> float32 [n, c] for each tap."""
+        return [pool(features[tap.node], tap.pooling, tap.p).float() for tap in self.taps]
+
+    def forward(self, features: Mapping[str, Tensor]) -> Tensor:
+        """Features by node -> float32 [n, d], rows of length 1."""
+        parts = self.pooled(features)
+        if self.whitenings is not None:
+            parts = [whiten(part) for whiten, part in zip(self.whitenings, parts, strict=True)]
+        return join(parts)
 
 
 class DescriptorModel(nn.Module):
@@ -33,10 +57,13 @@ class DescriptorModel(nn.Module):
         self.preprocessing = preprocessing_of(recipes[0], backbone.preprocessing)
         nodes = {tap.node: tap.node for recipe in recipes for tap in recipe.taps}
         extractor = create_feature_extractor(backbone.module, return_nodes=nodes).eval()
-        self.extractor = fold_batch_norm(extractor).to(memory_format=torch.channels_last)
+        folded = fold_batch_norm(extractor) if isinstance(extractor, FeatureExtractor) else extractor
+        self.extractor = folded.to(memory_format=torch.channels_last)
         mean, std = torch.tensor(self.preprocessing.mean), torch.tensor(self.preprocessing.std)
         self.scale = nn.Buffer((1 / (255 * std)).view(1, 3, 1, 1))
         self.shift = nn.Buffer((-mean / std).view(1, 3, 1, 1))
+        heads = nn.ModuleList(RecipeHead(recipe, _artifact(recipe, backbone)) for recipe in recipes)
+        self.heads: Sequence[RecipeHead] = heads  # type: ignore[assignment]  # a ModuleList does not tell of what
         self.spaces = self._spaces(backbone.weights_digest)
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
@@ -53,16 +80,17 @@ class DescriptorModel(nn.Module):
         # oneDNN takes other kernels for a batch of one, whose results differ in the last bits.
         alone = len(pixels) == 1 and pixels.device.type == "cpu"
         x = pixels.expand(2, -1, -1, -1) if alone else pixels
-        described = self._describe(x)
+        features = self.features(x)
+        described = {
+            recipe.name: head(features) for recipe, head in zip(self.recipes, self.heads, strict=True)
+        }
         return {name: rows[:1] for name, rows in described.items()} if alone else described
 
-    def _describe(self, pixels: Tensor) -> dict[str, Tensor]:
+    def features(self, pixels: Tensor) -> dict[str, Tensor]:
+        """uint8 [n, 3, h, w] -> the output of each tapped node, by its name."""
         x = pixels.to(self.scale.dtype, memory_format=torch.channels_last) * self.scale + self.shift
-        features = self.extractor(x)
-        return {
-            recipe.name: join([pool(features[tap.node], tap.pooling, tap.p).float() for tap in recipe.taps])
-            for recipe in self.recipes
-        }
+        features: dict[str, Tensor] = self.extractor(x)
+        return features
 
     def _spaces(self, weights_digest: str) -> dict[str, Space]:
         size = (self.preprocessing.height, self.preprocessing.width)
@@ -70,11 +98,11 @@ class DescriptorModel(nn.Module):
             described = self(torch.zeros(2, 3, *size, dtype=torch.uint8))
         return {
             recipe.name: Space(
-                space_id(recipe, weights_digest, self.preprocessing.identity()),
+                space_id(recipe, weights_digest, self.preprocessing.identity(), head.digest),
                 described[recipe.name].shape[1],
                 recipe.name,
             )
-            for recipe in self.recipes
+            for recipe, head in zip(self.recipes, self.heads, strict=True)
         }
 
 
@@ -82,7 +110,7 @@ def load_descriptor_models(recipes: Sequence[Recipe]) -> list[DescriptorModel]:
     """Loads recipes: those that agree on backbone, weights and preprocessing share one model.
 
     Raises:
-        BackboneUnknown, WeightsUnavailable, CheckpointMismatch, NodeUnknown, RecipeInvalid.
+        BackboneUnknown, WeightsUnavailable, CheckpointMismatch, NodeUnknown, RecipeInvalid, ArtifactInvalid.
     """
     groups: dict[tuple[str, str | None, Preprocessing], list[Recipe]] = {}
     for recipe in recipes:
@@ -98,6 +126,14 @@ def preprocessing_of(recipe: Recipe, own: Preprocessing) -> Preprocessing:
     """The backbone's own preprocessing with what the recipe says otherwise."""
     height, width = recipe.input_size or (own.height, own.width)
     return dataclasses.replace(own, height=height, width=width, resize=recipe.resize or own.resize)
+
+
+def _artifact(recipe: Recipe, backbone: Backbone) -> Artifact | None:
+    if recipe.whitening is None:
+        return None
+    artifact = load_artifact(recipe.whitening)
+    artifact.check(backbone.name, backbone.weights_digest, [str(tap) for tap in recipe.taps])
+    return artifact
 
 
 def _checked(backbone: Backbone, recipes: Sequence[Recipe]) -> tuple[Recipe, ...]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from .errors import RecipeInvalid
 from .images import RESIZES
-from .pooling import check_pooling
+from .pooling import POWERED, check_pooling
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Tap:
 
     Attributes:
         node: as get_graph_node_names gives it, or a truncated name.
-        pooling: "avg", "max" or "gem".
-        p: the power of gem; not used by the others.
+        pooling: "avg", "max", "gem", "rgem" or "rmac"; of tokens "cls" or "tokens".
+        p: the power of gem and rgem; not used by the others.
     """
 
     node: str
@@ -40,7 +40,7 @@ class Tap:
     @property
     def spec(self) -> str:
         """The pooling with its parameters, as "gem(p=3)"."""
-        return f"gem(p={self.p:g})" if self.pooling == "gem" else self.pooling
+        return f"{self.pooling}(p={self.p:g})" if self.pooling in POWERED else self.pooling
 
     def __str__(self) -> str:
         return f"{self.node}:{self.spec}"
@@ -58,6 +58,8 @@ class Recipe:
         input_size: (height, width) in pixels; None means the backbone's own.
         resize: "squash" or "crop" (see Preprocessing); None means the backbone's own.
         duplicate_threshold: least cosine of two images that are taken for copies of one picture.
+        whitening: of each tap's pooled features, before they are joined: the name of a fit that comes with
+            the package, or the path of one that `lookalike fit` made; None means none.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Recipe:
     input_size: tuple[int, int] | None = None
     resize: str | None = None
     duplicate_threshold: float = 0.9
+    whitening: str | None = None
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -99,9 +102,11 @@ class Space:
     metric: str = "cosine"
 
 
-def space_id(recipe: Recipe, weights_digest: str, preprocessing: Mapping[str, Any]) -> str:
+def space_id(
+    recipe: Recipe, weights_digest: str, preprocessing: Mapping[str, Any], whitening_digest: str | None = None
+) -> str:
     """The hash of everything that shapes a descriptor, 32 hex digits of SHA-256 over canonical JSON."""
-    identity = {
+    identity: dict[str, Any] = {
         "revision": 1,
         "architecture": recipe.backbone,
         "weights": weights_digest,
@@ -110,6 +115,8 @@ def space_id(recipe: Recipe, weights_digest: str, preprocessing: Mapping[str, An
         "normalisation": "l2 per tap, joined, l2",
         "metric": "cosine",
     }
+    if whitening_digest is not None:
+        identity["whitening"] = whitening_digest
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from .errors import FitRefused
 
@@ -44,20 +44,25 @@ class Whitening:
     samples: int
 
     def __call__(self, features: Floats) -> Floats:
-        """float32 [n, c] of any length -> float32 [n, d], rows of length 1: L2, centre, project, L2."""
-        return whiten(
-            torch.from_numpy(features), torch.from_numpy(self.mean), torch.from_numpy(self.projection)
-        ).numpy()
+        """float32 [n, c] of any length -> float32 [n, d], rows of length 1."""
+        whitened: Floats = WhiteningLayer(self)(torch.from_numpy(features)).numpy()
+        return whitened
 
 
-def whiten(features: Tensor, mean: Tensor, projection: Tensor) -> Tensor:
-    """L2, centre, project, L2: [n, c], [c], [c, d] -> [n, d]."""
-    return F.normalize((F.normalize(features, dim=1) - mean) @ projection, dim=1)
+class WhiteningLayer(nn.Module):
+    """A whitening as the end of a network: L2, centre, project, L2."""
 
+    def __init__(self, whitening: Whitening) -> None:
+        super().__init__()
+        self.mean = nn.Buffer(torch.from_numpy(whitening.mean))
+        self.projection = nn.Buffer(torch.from_numpy(whitening.projection))
 
-def power(features: Tensor, exponent: float) -> Tensor:
-    """sign(x) |x|^exponent, element by element: tames bursts (Perronnin, Sanchez, Mensink, ECCV 2010)."""
-    return features.sign() * features.abs().pow(exponent)
+    def forward(self, features: Tensor) -> Tensor:
+        """[n, c] -> [n, d], rows of length 1."""
+        centred = F.normalize(features, dim=1) - self.mean
+        # One product for each row: a product over the batch would give other last bits in other batches.
+        projection = self.projection.expand(len(features), -1, -1)
+        return F.normalize(torch.bmm(centred[:, None], projection)[:, 0], dim=1)
 
 
 def fit_pca(rows: Floats, dimension: int, ridge: float = RIDGE, power: float = 1.0) -> Whitening:

@@ -76,3 +76,33 @@ def test_a_power_without_sense_is_refused(p: float) -> None:
 def test_tokens_cannot_be_pooled() -> None:
     with pytest.raises(RecipeInvalid, match=r"\[1, 5, 8\]"):
         pool(torch.zeros(1, 5, 8), "avg", 1)
+
+
+def test_a_strong_region_does_not_drown_the_others() -> None:
+    halves = torch.zeros(1, 2, 14, 14)
+    halves[:, 0, :, :7] = 1.0
+    halves[:, 1, :, 7:] = 10.0
+    plain, regional = (pool(halves, name, 3.0)[0] for name in ("gem", "rgem"))
+    assert plain[1] / plain[0] == pytest.approx(10.0)
+    assert regional[1] / regional[0] < 3.0
+
+
+@pytest.mark.parametrize("name", ["rmac", "rgem"])
+@pytest.mark.parametrize("size", [(7, 7), (5, 9), (1, 1), (1, 6)])
+def test_regional_poolings_of_an_even_map_are_even(name: str, size: tuple[int, int]) -> None:
+    pooled = pool(torch.ones(2, 4, *size), name, 3.0)
+    torch.testing.assert_close(pooled, torch.full((2, 4), 0.5))
+
+
+@pytest.mark.parametrize("name", ["rmac", "rgem"])
+def test_regional_poolings_of_an_image_do_not_depend_on_its_neighbours(name: str) -> None:
+    maps = torch.rand(7, 40, 14, 14)
+    assert torch.equal(pool(maps, name, 3.0)[:2], pool(maps[:2], name, 3.0))
+
+
+def test_tokens_are_pooled_with_and_without_the_class_token() -> None:
+    tokens = torch.tensor([[[9.0, 9.0], [1.0, 2.0], [3.0, 4.0]]])
+    assert pool(tokens, "cls", 1.0).tolist() == [[9.0, 9.0]]
+    assert pool(tokens, "tokens", 1.0).tolist() == [[2.0, 3.0]]
+    with pytest.raises(RecipeInvalid, match="choose one with"):
+        pool(tokens, "gem", 3.0)
