@@ -272,7 +272,7 @@ def combined(inner: st.SearchStrategy[tuple[str, Predicate]]) -> st.SearchStrate
 
 
 @given(st.recursive(single_tests(), combined, max_leaves=6), st.lists(attributes, min_size=1, max_size=8))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_a_filter_means_in_sql_what_it_means_in_python(
     made: tuple[str, Predicate], items: list[Attributes]
 ) -> None:
@@ -282,7 +282,7 @@ def test_a_filter_means_in_sql_what_it_means_in_python(
 
 
 @given(st.text(max_size=40))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_any_text_is_a_filter_or_is_refused_in_words(where: str) -> None:
     with contextlib.suppress(FilterInvalid):
         fits(where, SHOE)
