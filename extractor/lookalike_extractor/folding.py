@@ -10,12 +10,15 @@ from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
-def fold_batch_norm(extractor: fx.GraphModule) -> fx.GraphModule:
+def fold_batch_norm(extractor: nn.Module) -> nn.Module:
     """Returns a copy for inference with each Conv2d and BatchNorm2d pair made one convolution.
 
     A convolution whose own output is asked for, or used by anything else, is left as it is. `extractor` must
-    be in eval mode; it and its modules are not changed. Weights that are not folded are shared with it.
+    be in eval mode; it and its modules are not changed. Weights that are not folded are shared with it. An
+    extractor without a graph comes back as it is.
     """
+    if not isinstance(extractor, fx.GraphModule):
+        return extractor
     folded = fx.GraphModule(extractor, copy.deepcopy(extractor.graph))
     calls = Counter(node.target for node in folded.graph.nodes if node.op == "call_module")
     for norm in list(folded.graph.nodes):

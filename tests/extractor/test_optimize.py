@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from lookalike_extractor.errors import CheckpointMismatch, RequestInvalid, VerificationFailed
+from lookalike_extractor.exporting import export_graph, export_onnx, to_openvino
+from lookalike_extractor.extraction import create_feature_extractor
+from lookalike_extractor.extractor import FeatureExtractor
+from lookalike_extractor.heads import Head, add_heads, example_images
+from lookalike_extractor.optimize import Bf16, has_bf16, least_cosines, optimize
+from lookalike_extractor.pooling import join, pool
+from lookalike_extractor.recipe import Tap
+from lookalike_extractor.spec import ExtractorSpec
+from torch import Tensor, nn
+
+IMAGES = example_images(16, 16, 3)
+
+
+class Tiny(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 4, 3, bias=False)
+        self.norm = nn.BatchNorm2d(4)
+        self.last = nn.Conv2d(4, 8, 3)
+        nn.init.uniform_(self.norm.running_var, 0.5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.last(self.norm(self.conv(x)).relu())
+        return y.relu()
+
+
+def extractor() -> FeatureExtractor:
+    made = create_feature_extractor(Tiny().eval(), {"relu": "early", "relu_1": "late"}, example_inputs=IMAGES)
+    assert isinstance(made, FeatureExtractor)
+    return made
+
+
+def described() -> nn.Module:
+    heads = {"one": Head((Tap("late"),)), "both": Head((Tap("early", "max"), Tap("late", "avg")))}
+    return add_heads(extractor(), heads)
+
+
+# Heads
+
+
+def test_heads_pool_and_join_what_the_extractor_yields() -> None:
+    maps, rows = extractor()(IMAGES), described()(IMAGES)
+    assert torch.equal(rows["one"], join([pool(maps["late"], "gem", 3.0)]))
+    assert torch.equal(rows["both"], join([pool(maps["early"], "max", 3.0), pool(maps["late"], "avg", 3.0)]))
+
+
+def test_a_projection_is_part_of_the_graph_and_is_trained() -> None:
+    projection = nn.Linear(8, 2)
+    module = add_heads(extractor(), {"p": Head((Tap("late"),), projection)})
+    rows = module(IMAGES)["p"]
+    rows.sum().backward()
+    assert torch.allclose(rows.norm(dim=1), torch.ones(3))
+    assert projection.weight.grad is not None
+    assert sum(p is projection.weight for p in module.parameters()) == 1
+
+
+def test_heads_keep_only_what_they_need() -> None:
+    module = add_heads(extractor(), {"e": Head((Tap("early"),))})
+    assert not any(name.startswith("last") for name, _ in module.named_parameters())
+
+
+@pytest.mark.parametrize(
+    ("heads", "told"), [({}, "at least one"), ({"h": Head((Tap("lat"),))}, "Did you mean 'late'")]
+)
+def test_heads_that_cannot_be_are_refused(heads: dict[str, Head], told: str) -> None:
+    with pytest.raises(RequestInvalid, match=told):
+        add_heads(extractor(), heads)
+
+
+# Optimising
+
+
+def test_every_step_is_reported_with_its_error_per_key() -> None:
+    done = optimize(described(), IMAGES)
+    assert [(step.name, step.kept) for step in done.steps] == [
+        ("fold batch norm", True),
+        ("channels_last", True),
+    ]
+    assert all(step.cosines.keys() == {"one", "both"} for step in done.steps)
+    assert "kept (one 1.000000" in str(done)
+    assert min(least_cosines(described()(IMAGES), done.module(IMAGES)).values()) > 0.99999
+
+
+def test_the_extractor_is_left_as_it_was() -> None:
+    source = extractor()
+    before = {key: value.clone() for key, value in source.state_dict().items()}
+    optimize(source, IMAGES)
+    after = source.state_dict()
+    assert all(torch.equal(after[key], value) for key, value in before.items())
+    assert isinstance(source.get_submodule("norm"), nn.BatchNorm2d)
+
+
+def test_a_step_that_goes_too_far_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lookalike_extractor.optimize.fold_batch_norm", lambda module: Noisy(module))
+    done = optimize(extractor(), IMAGES)
+    assert not done.steps[0].kept
+    assert "under 0.99999" in str(done.steps[0])
+    assert min(least_cosines(extractor()(IMAGES), done.module(IMAGES)).values()) > 0.99999
+
+
+class Noisy(nn.Module):
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {key: value + torch.randn_like(value) for key, value in self.module(x).items()}
+
+
+def test_bf16_is_used_only_where_the_device_has_it() -> None:
+    step = optimize(extractor(), IMAGES, precision="bf16").steps[-1]
+    assert step.kept == has_bf16(torch.device("cpu"))
+    assert step.kept or "bfloat16" in step.reason
+
+
+def test_bf16_takes_and_yields_float32() -> None:
+    outputs = Bf16(extractor().bfloat16())(IMAGES)
+    assert {value.dtype for value in outputs.values()} == {torch.float32}
+    assert min(least_cosines(extractor()(IMAGES), outputs).values()) > 0.999
+
+
+def test_nan_is_never_near() -> None:
+    one = {"a": torch.ones(2, 3)}
+    assert least_cosines(one, {"a": torch.tensor([[1.0, 1, 1], [float("nan")] * 3])}) == {"a": 0.0}
+    assert least_cosines({"a": torch.zeros(1, 3)}, {"a": torch.zeros(1, 3)}) == {"a": 1.0}
+
+
+def test_what_cannot_be_optimised_is_refused() -> None:
+    with pytest.raises(RequestInvalid, match="eval"):
+        optimize(extractor().train(), IMAGES)
+    with pytest.raises(RequestInvalid, match="'int4'"):
+        optimize(extractor(), IMAGES, precision="int4")  # type: ignore[arg-type]
+
+
+# Leaving torch
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch.onnx and onnxscript about themselves
+def test_onnx_keeps_names_and_values_and_leaves_the_batch_free(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    cosines = export_onnx(described(), IMAGES, tmp_path / "m.onnx")
+    assert min(cosines.values()) > 0.99999
+    session = runtime.InferenceSession(str(tmp_path / "m.onnx"))
+    assert [output.name for output in session.get_outputs()] == ["one", "both"]
+    assert session.run(["both"], {"image": IMAGES[:1].numpy()})[0].shape == (1, 12)
+
+
+@pytest.mark.filterwarnings("ignore")  # of openvino about itself
+def test_openvino_keeps_names_and_values() -> None:
+    pytest.importorskip("openvino")
+    module, cosines = to_openvino(described(), IMAGES)
+    assert list(module(IMAGES)) == ["one", "both"]
+    assert min(cosines.values()) > 0.99999
+
+
+def test_int8_asks_for_images_to_calibrate_on() -> None:
+    pytest.importorskip("openvino")
+    with pytest.raises(RequestInvalid, match="calibration images"):
+        to_openvino(described(), IMAGES, precision="int8")
+
+
+def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(RequestInvalid, match="pip install openvino"):
+        to_openvino(described(), IMAGES)
+
+
+def test_an_example_of_one_image_would_fix_the_batch() -> None:
+    with pytest.raises(RequestInvalid, match="two images"):
+        export_graph(described(), IMAGES[:1])
+
+
+# Specs
+
+
+@cache
+def spec() -> ExtractorSpec:
+    nodes = {"blocks.0.depthwise": "early", "blocks.2": "late"}
+    return ExtractorSpec("efficientnet_lite0", nodes, {"d": (Tap("early"), Tap("late", "max"))}).completed()
+
+
+def test_a_spec_comes_back_from_its_json() -> None:
+    assert ExtractorSpec.from_json(spec().to_json()) == spec()
+
+
+def test_a_spec_is_built_in_a_fresh_process_into_the_same_descriptors(tmp_path: Path) -> None:
+    (tmp_path / "spec.json").write_text(spec().to_json())
+    code = (
+        "import sys, torch; from pathlib import Path; from lookalike_extractor.spec import ExtractorSpec;"
+        "from lookalike_extractor.heads import example_images;"
+        "module = ExtractorSpec.from_json(Path(sys.argv[1]).read_text()).build();"
+        "torch.save(module(example_images(64, 64))['d'].detach(), sys.argv[2])"
+    )
+    paths = [str(tmp_path / "spec.json"), str(tmp_path / "out.pt")]
+    subprocess.run([sys.executable, "-c", code, *paths], check=True, timeout=240)
+    there = torch.load(paths[1], weights_only=True)
+    assert torch.allclose(there, spec().build()(example_images(64, 64))["d"], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"weights_digest": "0" * 64}, CheckpointMismatch),
+        ({"graph": "0" * 64}, VerificationFailed),
+        ({"probe": {"d": (0.5,) * 8}}, VerificationFailed),
+    ],
+)
+def test_a_spec_whose_proofs_fail_is_refused(change: dict[str, object], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        dataclasses.replace(spec(), **change).build()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 99}', '{"format": 1, "colour": "red"}'])
+def test_what_is_no_spec_is_refused(text: str) -> None:
+    with pytest.raises(RequestInvalid, match="spec"):
+        ExtractorSpec.from_json(text)
