@@ -162,13 +162,13 @@ def test_a_broken_stream_goes_on_where_it_broke(client: Client, server: FakeServ
 
 def test_the_timeout_is_a_deadline(client: Client, server: FakeServer) -> None:
     client.limits()
-    server.delay = 2.0
+    server.delay = 4.0
     start = time.monotonic()
     with pytest.raises(errors.DeadlineExceeded, match=server.target):
         client.embed(b"cat", timeout=0.1)
     with pytest.raises(errors.DeadlineExceeded):
         list(client.embed_many([b"cat"], timeout=0.1))
-    assert time.monotonic() - start < 1.5
+    assert time.monotonic() - start < 3.5
 
 
 def test_the_deadline_of_a_stream_is_not_stretched_by_retries(client: Client, server: FakeServer) -> None:
@@ -177,7 +177,7 @@ def test_the_deadline_of_a_stream_is_not_stretched_by_retries(client: Client, se
     start = time.monotonic()
     with pytest.raises(errors.LookalikeError):
         list(client.embed_many([b"cat"], timeout=0.6))
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 6  # patience without a deadline takes at least 7.7 s
 
 
 def test_a_client_is_shared_by_threads(client: Client) -> None:
