@@ -32,11 +32,14 @@ def importers(part: str, stranger: str, *, lazily_too: bool = True) -> list[str]
     return [m for m, names in imported_modules(part, lazily_too=lazily_too).items() if stranger in names]
 
 
-@pytest.mark.parametrize(
-    "stranger", ["grpc", "faiss", "google", "lookalike", "lookalike_server", "threading"]
-)
-def test_the_extractor_knows_neither_wire_nor_index_nor_threads(stranger: str) -> None:
+@pytest.mark.parametrize("stranger", ["grpc", "faiss", "google", "lookalike", "lookalike_server"])
+def test_the_extractor_knows_neither_wire_nor_index(stranger: str) -> None:
     assert importers("extractor", stranger) == []
+
+
+@pytest.mark.parametrize("starter", ["Thread(", "Executor(", "Process(", "asyncio"])
+def test_the_extractor_starts_no_threads(starter: str) -> None:
+    assert [path for path in (ROOT / "extractor").rglob("*.py") if starter in path.read_text()] == []
 
 
 @pytest.mark.parametrize("stranger", ["torch", "torchvision", "faiss"])
