@@ -70,6 +70,7 @@ def _recipe(name: str, table: RecipeTable) -> Recipe:
         input_size=table.input_size,
         resize=table.resize,
         duplicate_threshold=table.duplicate_threshold,
+        whitening=table.whitening,
     )
 
 

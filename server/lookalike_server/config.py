@@ -37,7 +37,7 @@ class TapTable(_Table):
     """`{node = "layer4", pooling = "gem", p = 3.0}`."""
 
     node: str
-    pooling: Literal["avg", "max", "gem"] = "gem"
+    pooling: Literal["avg", "max", "gem", "rgem", "rmac", "cls", "tokens"] = "gem"
     p: float = Field(3.0, gt=0)
 
 
@@ -52,6 +52,8 @@ class RecipeTable(_Table):
     """Height and width in pixels. None: the backbone's own."""
     resize: Literal["squash", "crop"] | None = None
     duplicate_threshold: float = Field(0.9, ge=-1, le=1)
+    whitening: str | None = None
+    """Name of a fit that comes with the package, or the path of one that `lookalike fit` made. None: none."""
 
 
 def _split(value: object) -> object:

@@ -13,7 +13,18 @@ import click
 from lookalike import errors
 from lookalike.cli.output import Interrupted, fail
 
-_COMMANDS = ("duplicates", "index", "search", "embed", "serve", "nodes", "inspect", "models", "collections")
+_COMMANDS = (
+    "duplicates",
+    "index",
+    "search",
+    "embed",
+    "serve",
+    "nodes",
+    "inspect",
+    "models",
+    "fit",
+    "collections",
+)
 _MISUSE = (errors.InvalidArgument, errors.NotFound, errors.AlreadyExists)
 
 
