@@ -12,6 +12,7 @@ open_clip_torch are needed for the parts that name them.
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 import time
@@ -34,16 +35,15 @@ def torchvision_models() -> Iterator[Case]:
         size = 299 if name == "inception_v3" else 224
         if name.startswith(("raft", "quantized")) or "3d" in name or name in _VIDEO:
             continue  # more than one image, or int8 kernels: see the names part
-        options = {"weights": None} | (
-            {"init_weights": False} if name in {"googlenet", "inception_v3"} else {}
-        )
-        if (
-            "rcnn" in name
-            or "resnet50_fpn" in name
-            or name.startswith(("fcos", "ssd", "deeplab", "fcn", "lraspp"))
-        ):
-            options["weights_backbone"] = None
+        options = _without_weights(name)
         yield name, lambda name=name, options=options: torchvision.models.get_model(name, **options), size
+
+
+def _without_weights(name: str) -> dict[str, object]:
+    """Options of a builder of torchvision so that nothing is downloaded and little time lost."""
+    known = inspect.signature(torchvision.models.get_model_builder(name)).parameters
+    options = {"weights": None, "weights_backbone": None, "init_weights": False}
+    return {option: value for option, value in options.items() if option in known or option == "weights"}
 
 
 _VIDEO = {"mc3_18", "r2plus1d_18", "s3d", "mvit_v1_b", "mvit_v2_s"}
@@ -153,9 +153,8 @@ def _other_size(model: nn.Module, extractor: nn.Module, size: int) -> str:
 
 def names_line(name: str) -> str:
     """How the names of one torchvision model compare with torchvision's."""
-    options = {"init_weights": False} if name.endswith(("googlenet", "inception_v3")) else {}
     with torch.device("meta"):
-        model = torchvision.models.get_model(name, weights=None, **options)
+        model = torchvision.models.get_model(name, **_without_weights(name))
     try:
         theirs = feature_extraction.get_graph_node_names(model, suppress_diff_warning=True)
     except Exception:

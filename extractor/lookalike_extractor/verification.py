@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 
 from lookalike_extractor.capture.observer import Observer, Place
@@ -107,10 +107,14 @@ def _observe(model: nn.Module, options: dict[str, Any], wanted: Any, inputs: Inp
 
 
 def _run(extractor: nn.Module, inputs: Inputs) -> dict[str, Any]:
-    with preserved(extractor), torch.no_grad(), torch.random.fork_rng():
-        extractor.eval()
-        torch.manual_seed(0)
-        return dict(extractor(*inputs))
+    try:
+        with preserved(extractor), torch.no_grad(), torch.random.fork_rng():
+            extractor.eval()
+            torch.manual_seed(0)
+            return dict(extractor(*inputs))
+    finally:
+        if isinstance(extractor, fx.GraphModule):
+            extractor.recompile()  # the code of the graph that it had before
 
 
 def _cannot_run(model: nn.Module, inputs: Inputs, error: Exception, asked: bool) -> Verification:

@@ -14,6 +14,7 @@ from typing import Any
 
 import sympy  # type: ignore[import-untyped]
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
@@ -119,7 +120,9 @@ class Recorder(Interception):
         Operators check their sizes again at every call; of theirs, only sizes that they fix matter.
         """
         self._take_guards(only_equalities=False)
-        value = function(*args, **kwargs)
+        # Padding by nothing copies. PyTorch's own rule for it would fix the batch size.
+        copies = function is F.pad and not any(args[1] if len(args) > 1 else kwargs["pad"])
+        value = args[0].clone() if copies and args else function(*args, **kwargs)
         self._take_guards(only_equalities=True)
         return value
 
