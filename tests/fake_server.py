@@ -358,4 +358,4 @@ class FakeServer(
 
 
 def unreadable() -> status_pb2.Status:
-    return status(grpc.StatusCode.INVALID_ARGUMENT, "IMAGE_TRUNCATED", "the file ends too early")
+    return status(grpc.StatusCode.INVALID_ARGUMENT, "IMAGE_TRUNCATED", "x: the file ends too early")

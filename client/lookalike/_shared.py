@@ -94,7 +94,9 @@ def ended_early(target: str) -> LookalikeError:
 def error_from_status(status: status_pb2.Status, source: str = "") -> LookalikeError:
     """The error that a status stands for. `source` names the picture it is about."""
     info = error_info(status)
-    message = f"{source}: {status.message}" if source else status.message
+    message = status.message
+    if source:  # which says more than the place in a message that the caller never saw
+        message = f"{source}: {message.removeprefix(info.metadata['field'] + ': ')}"
     return error_class(_code_name(status.code))(message, info.reason, info.metadata)
 
 

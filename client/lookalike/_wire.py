@@ -90,7 +90,9 @@ def attributes_from_json(text: str) -> dict[str, Any]:
 
 
 def failure(source: str, item_id: str, error: LookalikeError) -> records.Failure:
-    return records.Failure(source, item_id, error.reason, error.message, error.code)
+    # The source says more than the place in a message that the caller never saw.
+    message = error.message.removeprefix(f"{error.metadata.get('field', '')}: ")
+    return records.Failure(source, item_id, error.reason, message, error.code)
 
 
 def error_of_failure(failed: records.Failure) -> LookalikeError:
@@ -186,6 +188,8 @@ def job(wire: duplicates_pb2.DuplicateJob) -> records.DuplicateJob:
         wire.pairs_found,
         wire.group_count,
         wire.sequence,
+        wire.sampled_pairs,
+        wire.sampled_pairs_found,
     )
 
 

@@ -208,6 +208,11 @@ class DuplicateJob(Record):
     pairs_found: int
     group_count: int
     sequence: int
+    sampled_pairs: int = 0
+    """Above 50,000 different images only likely pairs are compared; then an exact search of a sample found so
+    many pairs. 0 when every pair was compared."""
+    sampled_pairs_found: int = 0
+    """Those of `sampled_pairs` that the job found too: their ratio estimates its recall."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -20,6 +20,7 @@ from lookalike.v1 import duplicates_pb2 as pb
 from lookalike.v1 import duplicates_pb2_grpc
 from lookalike_extractor.recipe import Space
 from lookalike_server.catalog import Catalog
+from lookalike_server.duplicates import search
 from lookalike_server.errors import CollectionUnknown, StoreDamaged
 from lookalike_server.interceptors import CallInterceptor
 from lookalike_server.rows import NewRow
@@ -127,6 +128,16 @@ def reason(error: grpc.RpcError) -> str:
     trailers = dict(error.trailing_metadata())
     status_pb2.Status.FromString(trailers["grpc-status-details-bin"]).details[0].Unpack(info)
     return info.reason
+
+
+def test_a_job_that_compares_only_likely_pairs_states_its_recall(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every_pair = service.watch(service.start())[-1]
+    assert (every_pair.sampled_pairs, every_pair.sampled_pairs_found) == (0, 0)
+    monkeypatch.setattr(search, "_EXACT_UP_TO", 3)
+    likely = service.watch(service.start())[-1]
+    assert likely.sampled_pairs == likely.sampled_pairs_found == 2 * PAIRS  # seen from either end
 
 
 def test_a_job_runs_to_its_end_and_its_groups_can_be_listed(service: Service) -> None:

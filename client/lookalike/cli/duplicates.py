@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lookalike import Client
     from lookalike.cli.indexing import Outcome
     from lookalike.cli.photos import Found
-    from lookalike.records import DuplicateGroup, RecipeInfo
+    from lookalike.records import DuplicateGroup, DuplicateJob, RecipeInfo
     from lookalike.report import Report
 
 _KEPT = "what was indexed is kept, and the same command goes on from there; no report was written"
@@ -113,12 +113,22 @@ def _search(
     name = _collection_name(folders, recipe, machine)
     collection = client.create_collection(name, recipe.name, exist_ok=True)
     outcome = bring_up_to_date(collection, found.photos, forget_others=True)
+    jobs: list[DuplicateJob] = []
     with meter("comparing", outcome.added + outcome.unchanged, "photos") as advance:
+
+        def watch(job: DuplicateJob) -> None:
+            jobs[:] = [job]
+            advance(job.items_done, job.items_total)
+
         groups = collection.find_duplicates(
-            wish.threshold,
-            policy=wish.policy.replace("-", "_"),
-            progress=lambda job: advance(job.items_done, job.items_total),
+            wish.threshold, policy=wish.policy.replace("-", "_"), progress=watch
         )
+    for job in jobs:
+        if job.sampled_pairs:
+            say(
+                "of so many photos only likely pairs were compared; they held "
+                f"{job.sampled_pairs_found:,} of {job.sampled_pairs:,} pairs that an exact sample holds"
+            )
     return outcome, _report(folders, found, outcome, groups, recipe, wish)
 
 

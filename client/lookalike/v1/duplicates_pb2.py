@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dlookalike/v1/duplicates.proto\x12\x0clookalike.v1\x1a\x17google/rpc/status.proto\"\xa4\x02\n\x0c\x44uplicateJob\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\ncollection\x18\x02 \x01(\t\x12\x11\n\tthreshold\x18\x03 \x01(\x02\x12\x32\n\x06policy\x18\x04 \x01(\x0e\x32\".lookalike.v1.RepresentativePolicy\x12%\n\x05state\x18\x05 \x01(\x0e\x32\x16.lookalike.v1.JobState\x12\x12\n\nitems_done\x18\x06 \x01(\x04\x12\x13\n\x0bitems_total\x18\x07 \x01(\x04\x12\x13\n\x0bpairs_found\x18\x08 \x01(\x04\x12\x13\n\x0bgroup_count\x18\t \x01(\x04\x12\x10\n\x08sequence\x18\n \x01(\x04\x12!\n\x05\x65rror\x18\x0b \x01(\x0b\x32\x12.google.rpc.Status\"[\n\x0e\x44uplicateGroup\x12\x19\n\x11representative_id\x18\x01 \x01(\t\x12.\n\x07members\x18\x02 \x03(\x0b\x32\x1d.lookalike.v1.DuplicateMember\"Y\n\x0f\x44uplicateMember\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\x12\r\n\x05\x65xact\x18\x03 \x01(\x08\x12\x17\n\x0f\x61ttributes_json\x18\x04 \x01(\t\"\x97\x01\n\x18StartDuplicateJobRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x16\n\tthreshold\x18\x02 \x01(\x02H\x00\x88\x01\x01\x12\x32\n\x06policy\x18\x03 \x01(\x0e\x32\".lookalike.v1.RepresentativePolicy\x12\r\n\x05where\x18\x04 \x01(\tB\x0c\n\n_threshold\"D\n\x19StartDuplicateJobResponse\x12\'\n\x03job\x18\x01 \x01(\x0b\x32\x1a.lookalike.v1.DuplicateJob\"*\n\x18WatchDuplicateJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"D\n\x19WatchDuplicateJobResponse\x12\'\n\x03job\x18\x01 \x01(\x0b\x32\x1a.lookalike.v1.DuplicateJob\"+\n\x19\x43\x61ncelDuplicateJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"E\n\x1a\x43\x61ncelDuplicateJobResponse\x12\'\n\x03job\x18\x01 \x01(\x0b\x32\x1a.lookalike.v1.DuplicateJob\"S\n\x1aListDuplicateGroupsRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"d\n\x1bListDuplicateGroupsResponse\x12,\n\x06groups\x18\x01 \x03(\x0b\x32\x1c.lookalike.v1.DuplicateGroup\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\x9b\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11JOB_STATE_PENDING\x10\x01\x12\x15\n\x11JOB_STATE_RUNNING\x10\x02\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x03\x12\x14\n\x10JOB_STATE_FAILED\x10\x04\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x05*\xac\x01\n\x14RepresentativePolicy\x12%\n!REPRESENTATIVE_POLICY_UNSPECIFIED\x10\x00\x12!\n\x1dREPRESENTATIVE_POLICY_LARGEST\x10\x01\x12 \n\x1cREPRESENTATIVE_POLICY_OLDEST\x10\x02\x12(\n$REPRESENTATIVE_POLICY_MOST_CONNECTED\x10\x03\x32\xbf\x03\n\x10\x44uplicateService\x12\x64\n\x11StartDuplicateJob\x12&.lookalike.v1.StartDuplicateJobRequest\x1a\'.lookalike.v1.StartDuplicateJobResponse\x12k\n\x11WatchDuplicateJob\x12&.lookalike.v1.WatchDuplicateJobRequest\x1a\'.lookalike.v1.WatchDuplicateJobResponse\"\x03\x90\x02\x01\x30\x01\x12g\n\x12\x43\x61ncelDuplicateJob\x12\'.lookalike.v1.CancelDuplicateJobRequest\x1a(.lookalike.v1.CancelDuplicateJobResponse\x12o\n\x13ListDuplicateGroups\x12(.lookalike.v1.ListDuplicateGroupsRequest\x1a).lookalike.v1.ListDuplicateGroupsResponse\"\x03\x90\x02\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dlookalike/v1/duplicates.proto\x12\x0clookalike.v1\x1a\x17google/rpc/status.proto\"\xd8\x02\n\x0c\x44uplicateJob\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\ncollection\x18\x02 \x01(\t\x12\x11\n\tthreshold\x18\x03 \x01(\x02\x12\x32\n\x06policy\x18\x04 \x01(\x0e\x32\".lookalike.v1.RepresentativePolicy\x12%\n\x05state\x18\x05 \x01(\x0e\x32\x16.lookalike.v1.JobState\x12\x12\n\nitems_done\x18\x06 \x01(\x04\x12\x13\n\x0bitems_total\x18\x07 \x01(\x04\x12\x13\n\x0bpairs_found\x18\x08 \x01(\x04\x12\x13\n\x0bgroup_count\x18\t \x01(\x04\x12\x10\n\x08sequence\x18\n \x01(\x04\x12!\n\x05\x65rror\x18\x0b \x01(\x0b\x32\x12.google.rpc.Status\x12\x15\n\rsampled_pairs\x18\x0c \x01(\x04\x12\x1b\n\x13sampled_pairs_found\x18\r \x01(\x04\"[\n\x0e\x44uplicateGroup\x12\x19\n\x11representative_id\x18\x01 \x01(\t\x12.\n\x07members\x18\x02 \x03(\x0b\x32\x1d.lookalike.v1.DuplicateMember\"Y\n\x0f\x44uplicateMember\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\x12\r\n\x05\x65xact\x18\x03 \x01(\x08\x12\x17\n\x0f\x61ttributes_json\x18\x04 \x01(\t\"\x97\x01\n\x18StartDuplicateJobRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x16\n\tthreshold\x18\x02 \x01(\x02H\x00\x88\x01\x01\x12\x32\n\x06policy\x18\x03 \x01(\x0e\x32\".lookalike.v1.RepresentativePolicy\x12\r\n\x05where\x18\x04 \x01(\tB\x0c\n\n_threshold\"D\n\x19StartDuplicateJobResponse\x12\'\n\x03job\x18\x01 \x01(\x0b\x32\x1a.lookalike.v1.DuplicateJob\"*\n\x18WatchDuplicateJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"D\n\x19WatchDuplicateJobResponse\x12\'\n\x03job\x18\x01 \x01(\x0b\x32\x1a.lookalike.v1.DuplicateJob\"+\n\x19\x43\x61ncelDuplicateJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"E\n\x1a\x43\x61ncelDuplicateJobResponse\x12\'\n\x03job\x18\x01 \x01(\x0b\x32\x1a.lookalike.v1.DuplicateJob\"S\n\x1aListDuplicateGroupsRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"d\n\x1bListDuplicateGroupsResponse\x12,\n\x06groups\x18\x01 \x03(\x0b\x32\x1c.lookalike.v1.DuplicateGroup\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\x9b\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11JOB_STATE_PENDING\x10\x01\x12\x15\n\x11JOB_STATE_RUNNING\x10\x02\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x03\x12\x14\n\x10JOB_STATE_FAILED\x10\x04\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x05*\xac\x01\n\x14RepresentativePolicy\x12%\n!REPRESENTATIVE_POLICY_UNSPECIFIED\x10\x00\x12!\n\x1dREPRESENTATIVE_POLICY_LARGEST\x10\x01\x12 \n\x1cREPRESENTATIVE_POLICY_OLDEST\x10\x02\x12(\n$REPRESENTATIVE_POLICY_MOST_CONNECTED\x10\x03\x32\xbf\x03\n\x10\x44uplicateService\x12\x64\n\x11StartDuplicateJob\x12&.lookalike.v1.StartDuplicateJobRequest\x1a\'.lookalike.v1.StartDuplicateJobResponse\x12k\n\x11WatchDuplicateJob\x12&.lookalike.v1.WatchDuplicateJobRequest\x1a\'.lookalike.v1.WatchDuplicateJobResponse\"\x03\x90\x02\x01\x30\x01\x12g\n\x12\x43\x61ncelDuplicateJob\x12\'.lookalike.v1.CancelDuplicateJobRequest\x1a(.lookalike.v1.CancelDuplicateJobResponse\x12o\n\x13ListDuplicateGroups\x12(.lookalike.v1.ListDuplicateGroupsRequest\x1a).lookalike.v1.ListDuplicateGroupsResponse\"\x03\x90\x02\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,32 +36,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DUPLICATESERVICE'].methods_by_name['WatchDuplicateJob']._serialized_options = b'\220\002\001'
   _globals['_DUPLICATESERVICE'].methods_by_name['ListDuplicateGroups']._loaded_options = None
   _globals['_DUPLICATESERVICE'].methods_by_name['ListDuplicateGroups']._serialized_options = b'\220\002\001'
-  _globals['_JOBSTATE']._serialized_start=1193
-  _globals['_JOBSTATE']._serialized_end=1348
-  _globals['_REPRESENTATIVEPOLICY']._serialized_start=1351
-  _globals['_REPRESENTATIVEPOLICY']._serialized_end=1523
+  _globals['_JOBSTATE']._serialized_start=1245
+  _globals['_JOBSTATE']._serialized_end=1400
+  _globals['_REPRESENTATIVEPOLICY']._serialized_start=1403
+  _globals['_REPRESENTATIVEPOLICY']._serialized_end=1575
   _globals['_DUPLICATEJOB']._serialized_start=73
-  _globals['_DUPLICATEJOB']._serialized_end=365
-  _globals['_DUPLICATEGROUP']._serialized_start=367
-  _globals['_DUPLICATEGROUP']._serialized_end=458
-  _globals['_DUPLICATEMEMBER']._serialized_start=460
-  _globals['_DUPLICATEMEMBER']._serialized_end=549
-  _globals['_STARTDUPLICATEJOBREQUEST']._serialized_start=552
-  _globals['_STARTDUPLICATEJOBREQUEST']._serialized_end=703
-  _globals['_STARTDUPLICATEJOBRESPONSE']._serialized_start=705
-  _globals['_STARTDUPLICATEJOBRESPONSE']._serialized_end=773
-  _globals['_WATCHDUPLICATEJOBREQUEST']._serialized_start=775
-  _globals['_WATCHDUPLICATEJOBREQUEST']._serialized_end=817
-  _globals['_WATCHDUPLICATEJOBRESPONSE']._serialized_start=819
-  _globals['_WATCHDUPLICATEJOBRESPONSE']._serialized_end=887
-  _globals['_CANCELDUPLICATEJOBREQUEST']._serialized_start=889
-  _globals['_CANCELDUPLICATEJOBREQUEST']._serialized_end=932
-  _globals['_CANCELDUPLICATEJOBRESPONSE']._serialized_start=934
-  _globals['_CANCELDUPLICATEJOBRESPONSE']._serialized_end=1003
-  _globals['_LISTDUPLICATEGROUPSREQUEST']._serialized_start=1005
-  _globals['_LISTDUPLICATEGROUPSREQUEST']._serialized_end=1088
-  _globals['_LISTDUPLICATEGROUPSRESPONSE']._serialized_start=1090
-  _globals['_LISTDUPLICATEGROUPSRESPONSE']._serialized_end=1190
-  _globals['_DUPLICATESERVICE']._serialized_start=1526
-  _globals['_DUPLICATESERVICE']._serialized_end=1973
+  _globals['_DUPLICATEJOB']._serialized_end=417
+  _globals['_DUPLICATEGROUP']._serialized_start=419
+  _globals['_DUPLICATEGROUP']._serialized_end=510
+  _globals['_DUPLICATEMEMBER']._serialized_start=512
+  _globals['_DUPLICATEMEMBER']._serialized_end=601
+  _globals['_STARTDUPLICATEJOBREQUEST']._serialized_start=604
+  _globals['_STARTDUPLICATEJOBREQUEST']._serialized_end=755
+  _globals['_STARTDUPLICATEJOBRESPONSE']._serialized_start=757
+  _globals['_STARTDUPLICATEJOBRESPONSE']._serialized_end=825
+  _globals['_WATCHDUPLICATEJOBREQUEST']._serialized_start=827
+  _globals['_WATCHDUPLICATEJOBREQUEST']._serialized_end=869
+  _globals['_WATCHDUPLICATEJOBRESPONSE']._serialized_start=871
+  _globals['_WATCHDUPLICATEJOBRESPONSE']._serialized_end=939
+  _globals['_CANCELDUPLICATEJOBREQUEST']._serialized_start=941
+  _globals['_CANCELDUPLICATEJOBREQUEST']._serialized_end=984
+  _globals['_CANCELDUPLICATEJOBRESPONSE']._serialized_start=986
+  _globals['_CANCELDUPLICATEJOBRESPONSE']._serialized_end=1055
+  _globals['_LISTDUPLICATEGROUPSREQUEST']._serialized_start=1057
+  _globals['_LISTDUPLICATEGROUPSREQUEST']._serialized_end=1140
+  _globals['_LISTDUPLICATEGROUPSRESPONSE']._serialized_start=1142
+  _globals['_LISTDUPLICATEGROUPSRESPONSE']._serialized_end=1242
+  _globals['_DUPLICATESERVICE']._serialized_start=1578
+  _globals['_DUPLICATESERVICE']._serialized_end=2025
 # @@protoc_insertion_point(module_scope)

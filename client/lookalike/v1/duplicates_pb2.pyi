@@ -107,6 +107,8 @@ class DuplicateJob(google.protobuf.message.Message):
     GROUP_COUNT_FIELD_NUMBER: builtins.int
     SEQUENCE_FIELD_NUMBER: builtins.int
     ERROR_FIELD_NUMBER: builtins.int
+    SAMPLED_PAIRS_FIELD_NUMBER: builtins.int
+    SAMPLED_PAIRS_FOUND_FIELD_NUMBER: builtins.int
     id: builtins.str
     """Chosen by the server."""
     collection: builtins.str
@@ -127,6 +129,15 @@ class DuplicateJob(google.protobuf.message.Message):
     """Groups found; 0 until the job has succeeded."""
     sequence: builtins.int
     """Sequence number of the last write that the job saw."""
+    sampled_pairs: builtins.int
+    """Above 50,000 different images only likely pairs are compared. Then this
+    is how many pairs an exact search of a sample found; 0 when every pair was
+    compared.
+    """
+    sampled_pairs_found: builtins.int
+    """Those of `sampled_pairs` that the job found too. Their ratio estimates the
+    recall.
+    """
     @property
     def error(self) -> google.rpc.status_pb2.Status:
         """Why it failed; unset otherwise."""
@@ -145,9 +156,11 @@ class DuplicateJob(google.protobuf.message.Message):
         group_count: builtins.int = ...,
         sequence: builtins.int = ...,
         error: google.rpc.status_pb2.Status | None = ...,
+        sampled_pairs: builtins.int = ...,
+        sampled_pairs_found: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["error", b"error"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["collection", b"collection", "error", b"error", "group_count", b"group_count", "id", b"id", "items_done", b"items_done", "items_total", b"items_total", "pairs_found", b"pairs_found", "policy", b"policy", "sequence", b"sequence", "state", b"state", "threshold", b"threshold"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["collection", b"collection", "error", b"error", "group_count", b"group_count", "id", b"id", "items_done", b"items_done", "items_total", b"items_total", "pairs_found", b"pairs_found", "policy", b"policy", "sampled_pairs", b"sampled_pairs", "sampled_pairs_found", b"sampled_pairs_found", "sequence", b"sequence", "state", b"state", "threshold", b"threshold"]) -> None: ...
 
 global___DuplicateJob = DuplicateJob
 

@@ -41,6 +41,8 @@ class Status:
     items_total: int = 0
     pairs_found: int = 0
     sequence: int = 0
+    sampled_pairs: int = 0
+    sampled_pairs_found: int = 0
     error: status_pb2.Status | None = None
 
 

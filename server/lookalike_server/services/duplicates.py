@@ -134,6 +134,8 @@ class DuplicateServicer(duplicates_pb2_grpc.DuplicateServiceServicer):
             progress=lambda items, pairs: job.report(items_done=items, pairs_found=pairs),
         )
         job.report(items_done=len(snapshot.ids), pairs_found=found.pairs)
+        if found.recall is not None:
+            job.report(sampled_pairs=found.recall.pairs, sampled_pairs_found=found.recall.found)
         return [
             pb.DuplicateGroup(
                 representative_id=snapshot.ids[group.members[0].row],
@@ -164,6 +166,8 @@ def _job_to_wire(job: _Job) -> pb.DuplicateJob:
         pairs_found=status.pairs_found,
         group_count=len(job.result()) if status.state is State.SUCCEEDED else 0,
         sequence=status.sequence,
+        sampled_pairs=status.sampled_pairs,
+        sampled_pairs_found=status.sampled_pairs_found,
         error=status.error,
     )
 
