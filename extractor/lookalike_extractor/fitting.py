@@ -189,7 +189,9 @@ def _readable(photos: Sequence[Path]) -> tuple[list[Path], dict[Path, str]]:
             read_photo(path)
         except (ImageError, OSError) as error:
             unreadable[path] = str(error)
-    return [path for path in photos if path not in unreadable], unreadable
+    # By name: the same photos in other folders give the same copies, so the same fit.
+    readable = sorted((path for path in photos if path not in unreadable), key=lambda path: (path.name, path))
+    return readable, unreadable
 
 
 def _batched(pictures: Iterator[Pixels]) -> Iterator[list[Pixels]]:

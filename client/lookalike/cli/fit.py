@@ -53,8 +53,9 @@ def command(
     list_failures([*found.unreadable, *unreadable])
     facts = fit.artifact.facts
     say(
-        f"fitted {recipe} to {plural(facts['photos'], 'photo')}: copies of photos kept out find their original "
-        f"first in {facts['found_after']:.1%}, before in {facts['found_before']:.1%}; wrote {shown(output)}"
+        f"fitted {recipe} to {plural(facts['photos'], 'photo')}; of copies of photos kept out, "
+        f"{facts['found_after']:.1%} find their original first, {facts['found_before']:.1%} without the fit; "
+        f"wrote {shown(output)}"
     )
     if as_json:
         print_json({"output": shown(output), "digest": fit.artifact.digest, **facts})
