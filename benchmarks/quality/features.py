@@ -1,0 +1,144 @@
+"""Pooled features of photos, their copies and views, kept on disk: a forward pass is made once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice, product
+from pathlib import Path
+
+import numpy as np
+from lookalike_extractor.backbones import load_backbone
+from lookalike_extractor.copies import random_copy, seeded
+from lookalike_extractor.descriptor import DescriptorModel
+from lookalike_extractor.fitting import pooled, read_photo
+from lookalike_extractor.images import Pixels, fit
+from lookalike_extractor.recipe import Recipe, Tap
+from lookalike_extractor.views import views
+from numpy.typing import NDArray
+from PIL import Image
+from suites import SUITES, Split
+
+Floats = NDArray[np.float32]
+Picture = Callable[[], Image.Image]
+
+NODES = ("blocks.5.expand", "blocks.10.expand", "blocks.15.expand", "head")
+POOLINGS = ("avg", "gem", "rgem", "rmac")
+ALL = tuple(Tap(node, pooling) for node, pooling in product(NODES, POOLINGS))
+VIEWED = (Tap("blocks.10.expand", "rgem"), Tap("blocks.15.expand", "rgem"))
+FIT_COPIES, CALIBRATION_COPIES = 3, 4
+_CHANNELS = {"blocks.5.expand": 240, "blocks.10.expand": 672, "blocks.15.expand": 1152, "head": 1280}
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Features:
+    """Rows of pictures, columns of taps.
+
+    Attributes:
+        rows: float16 [n, sum of the taps' channels], each tap's part scaled to length 10.
+    """
+
+    rows: NDArray[np.float16]
+    taps: tuple[Tap, ...]
+
+    def of(self, tap: Tap) -> Floats:
+        """float32 [n, c], rows of length 1."""
+        start = sum(_CHANNELS[other.node] for other in self.taps[: self.taps.index(tap)])
+        part = np.asarray(self.rows[:, start : start + _CHANNELS[tap.node]], np.float32)
+        return part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12)
+
+
+class Extractor:
+    """Describes pictures by taps of EfficientNet-Lite0, and remembers what it did in a folder."""
+
+    def __init__(self, cache: Path, taps: tuple[Tap, ...] = ALL) -> None:
+        recipe = Recipe("benchmark", "efficientnet_lite0", taps, resize="squash")
+        self.taps, self.cache = taps, cache
+        self.model = DescriptorModel(load_backbone(recipe.backbone), [recipe])
+        cache.mkdir(parents=True, exist_ok=True)
+
+    def describe(self, name: str, pictures: Sequence[Picture], many: bool = False) -> Features:
+        """Features of pictures, or, with `many`, of all views of each in turn."""
+        file = self.cache / f"{name}.npy"
+        if not file.exists():
+            parts = [self._rows(batch, many) for batch in _batches(pictures)]
+            np.save(file, np.concatenate(parts))
+        return Features(np.load(file, mmap_mode="r"), self.taps)
+
+    def _rows(self, pictures: Sequence[Picture], many: bool) -> NDArray[np.float16]:
+        def inputs(picture: Picture) -> list[Pixels]:
+            pixels = np.asarray(picture())
+            seen = views(pixels) if many else [pixels]
+            return [fit(view, self.model.preprocessing) for view in seen]
+
+        with ThreadPoolExecutor(2) as pool:
+            flat = [pixels for several in pool.map(inputs, pictures) for pixels in several]
+        described = [pooled(self.model, flat[at : at + 16]) for at in range(0, len(flat), 16)]
+        columns = [np.concatenate(part) for part in zip(*described, strict=True)]
+        scaled = [10 * c / np.maximum(np.linalg.norm(c, axis=1, keepdims=True), 1e-12) for c in columns]
+        return np.concatenate(scaled, axis=1).astype(np.float16)
+
+
+def originals(photos: Sequence[Path]) -> list[Picture]:
+    return [partial(read_photo, path) for path in photos]
+
+
+def suite_copies(photos: Sequence[Path], canvases: Sequence[Path], suite: str, seed: int) -> list[Picture]:
+    """Each edit of a suite, of each photo in turn."""
+
+    def made(path: Path, name: str, canvas: Path) -> Image.Image:
+        return SUITES[suite][name](read_photo(path), seeded(seed, str(path), name), read_photo(canvas))
+
+    return [
+        partial(made, path, name, _another(canvases, 7 * place + len(name), path))
+        for place, path in enumerate(photos)
+        for name in SUITES[suite]
+    ]
+
+
+def random_copies(photos: Sequence[Path], copies: int, seed: int) -> list[Picture]:
+    """`copies` random copies of each photo in turn; composites paste into other photos of the same list."""
+
+    def made(path: Path, number: int) -> Image.Image:
+        chance = seeded(seed, "c", str(path), number)
+        canvas = _another(photos, int(chance.integers(len(photos))), path)
+        return random_copy(read_photo(path), seeded(seed, "copy", str(path), number), read_photo(canvas))
+
+    return [
+        lambda path=path, number=number: made(path, number) for path in photos for number in range(copies)
+    ]
+
+
+def describe_split(extractor: Extractor, split: Split, seed: int) -> dict[str, Features]:
+    """All that the methods need of one seed, by name."""
+    plain = {
+        part: extractor.describe(f"{seed}-{part}", originals(getattr(split, part)))
+        for part in ("originals", "distractors", "strangers", "background", "fit", "calibration")
+    }
+    suites = {
+        f"{part} {suite}": extractor.describe(
+            f"{seed}-{part}-{suite}", suite_copies(getattr(split, part), split.strangers, suite, seed)
+        )
+        for part, suite in product(("originals", "strangers"), SUITES)
+    }
+    copied = {
+        f"{part} copies": extractor.describe(
+            f"{seed}-{part}-copies", random_copies(getattr(split, part), count, seed)
+        )
+        for part, count in (("fit", FIT_COPIES), ("calibration", CALIBRATION_COPIES), ("background", 2))
+    }
+    return plain | suites | copied
+
+
+def _another(photos: Sequence[Path], place: int, than: Path) -> Path:
+    chosen = photos[place % len(photos)]
+    return photos[(place + 1) % len(photos)] if chosen == than else chosen
+
+
+def _batches(pictures: Sequence[Picture]) -> Iterator[list[Picture]]:
+    waiting = iter(pictures)
+    while batch := list(islice(waiting, _BATCH)):
+        yield batch
