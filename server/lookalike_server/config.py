@@ -53,7 +53,7 @@ class RecipeTable(_Table):
     resize: Literal["squash", "crop"] | None = None
     duplicate_threshold: float = Field(0.9, ge=-1, le=1)
     whitening: str | None = None
-    """Name of a fit that comes with the package, or the path of one that `lookalike fit` made. None: none."""
+    """A fit that comes with the package, by name, or a file that `lookalike fit` wrote. None: none."""
 
 
 def _split(value: object) -> object:
@@ -150,6 +150,9 @@ def _read(path: Path) -> dict[str, Any]:
     recipes = table.get("recipes")
     for recipe in recipes.values() if isinstance(recipes, dict) else ():
         _anchor(recipe, "weights", path.parent)
+        # A name without an ending is that of a fit that comes with the package.
+        if isinstance(recipe, dict) and Path(str(recipe.get("whitening"))).suffix:
+            _anchor(recipe, "whitening", path.parent)
     return table
 
 

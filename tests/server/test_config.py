@@ -28,11 +28,20 @@ def test_flags_win_over_the_environment_and_that_over_the_file(toml: Path) -> No
 def test_paths_of_a_file_are_relative_to_it(toml: Path) -> None:
     toml.write_text(
         "data = 'store'\n[recipes.mine]\nbackbone = 'resnet18'\n"
-        "taps = [{node = 'layer4'}]\nweights = 'w.pt'\n"
+        "taps = [{node = 'layer4'}]\nweights = 'w.pt'\nwhitening = 'fitted.safetensors'\n"
     )
     settings = load_settings(config=toml, environ={})
     assert settings.data == toml.parent / "store"
     assert settings.recipes["mine"].weights == toml.parent / "w.pt"
+    assert settings.recipes["mine"].whitening == str(toml.parent / "fitted.safetensors")
+
+
+def test_a_fit_that_comes_with_the_package_is_named(toml: Path) -> None:
+    toml.write_text(
+        "[recipes.mine]\nbackbone = 'efficientnet_lite0'\n"
+        "taps = [{node = 'head'}]\nwhitening = 'near_duplicate'\n"
+    )
+    assert load_settings(config=toml, environ={}).recipes["mine"].whitening == "near_duplicate"
 
 
 def test_a_recipe_is_a_table(toml: Path) -> None:
