@@ -18,7 +18,7 @@ import torch
 from lookalike_extractor import create_feature_extractor, describe_nodes
 from lookalike_extractor.backbones import load_backbone
 from lookalike_extractor.heads import example_images
-from lookalike_extractor.optimize import has_bf16, least_cosines, optimize
+from lookalike_extractor.optimization import has_bf16, least_cosines, optimize
 from torch import nn
 from torchvision.models import get_model
 from torchvision.models.feature_extraction import create_feature_extractor as torchvision_extractor

@@ -100,16 +100,21 @@ def suite_copies(photos: Sequence[Path], canvases: Sequence[Path], suite: str, s
 
 
 def random_copies(photos: Sequence[Path], copies: int, seed: int) -> list[Picture]:
-    """`copies` random copies of each photo in turn; composites paste into other photos of the same list."""
+    """`copies` random copies of each photo in turn; composites paste into canvas_of it."""
 
     def made(path: Path, number: int) -> Image.Image:
-        chance = seeded(seed, "c", str(path), number)
-        canvas = _another(photos, int(chance.integers(len(photos))), path)
+        canvas = canvas_of(photos, path, number, seed)
         return random_copy(read_photo(path), seeded(seed, "copy", str(path), number), read_photo(canvas))
 
     return [
         lambda path=path, number=number: made(path, number) for path in photos for number in range(copies)
     ]
+
+
+def canvas_of(photos: Sequence[Path], path: Path, number: int, seed: int) -> Path:
+    """Another photo of the list."""
+    place = int(seeded(seed, "c", str(path), number).integers(len(photos)))
+    return _another(photos, place, path)
 
 
 def describe_split(extractor: Extractor, split: Split, seed: int) -> dict[str, Features]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from features import ALL, VIEWED, Extractor, Features, describe_split, suite_copies
+from features import ALL, VIEWED, Extractor, Features, canvas_of, describe_split, suite_copies
 from lookalike_extractor.calibration import PRECISIONS, ScoredPairs, calibrate
 from lookalike_extractor.normalization import extend_gallery, extend_queries, query_bias
 from lookalike_extractor.pooling import join
@@ -154,17 +154,19 @@ def view_trial(
     return Trial(best, matches, np.arange(len(best)) % edits)
 
 
-def calibrated(describe: Describe, suite: str) -> list[tuple[float, float, float]]:
+def calibrated(describe: Describe, photos: Split, seed: int, suite: str) -> list[tuple[float, float, float]]:
     """(asked, reached, recall): thresholds from copies of other photos, judged on the suite."""
     gallery = np.concatenate([describe("calibration"), describe("distractors")])
     own, strange = describe("calibration copies"), describe("background copies")
     strange = strange[: len(own) // 3]
     copies = len(own) // len(describe("calibration"))
-    photos = np.arange(len(own) + len(strange)) // copies
-    matches = np.where(np.arange(len(photos)) < len(own), photos, -1)
-    thresholds = calibrate(
-        ranked_pairs(np.concatenate([own, strange]) @ gallery.T, matches, photos), PRECISIONS
-    )
+    numbers = np.arange(len(own) + len(strange)) // copies
+    matches = np.where(np.arange(len(numbers)) < len(own), numbers, -1)
+    similarities = np.concatenate([own, strange]) @ gallery.T
+    for query in range(len(own)):  # a composite is a copy of its canvas too: that pair says nothing
+        canvas = canvas_of(photos.calibration, photos.calibration[query // copies], query % copies, seed)
+        similarities[query, photos.calibration.index(canvas)] = -1.0
+    thresholds = calibrate(ranked_pairs(similarities, matches, numbers), PRECISIONS)
     judged = trial(describe, suite)
     pairs = ranked_pairs(judged.similarities, judged.matches, judged.matches)
     found = []
@@ -243,7 +245,10 @@ def report_default(
             rows = [trial(d, suite).measure(place) for d in describers]
             print(f"| {suite} | {edit} | {columns(rows)} |")
     for suite in SUITES:
-        for asked in zip(*(calibrated(d, suite) for d in describers), strict=True):
+        for asked in zip(
+            *(calibrated(d, splits[seed], seed, suite) for d, seed in zip(describers, splits, strict=True)),
+            strict=True,
+        ):
             reached, recall = spread([row[1] for row in asked]), spread([row[2] for row in asked])
             print(f"calibrated | {suite} | {asked[0][0]:.2f} | {reached} | {recall} |")
     if wanted.views:

@@ -10,41 +10,64 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lookalike_extractor.capture.hooks import HookedExtractor
     from lookalike_extractor.capture.report import CaptureReport, Rejection
+    from lookalike_extractor.exporting import export_aot, export_onnx, to_openvino
     from lookalike_extractor.extraction import create_feature_extractor, get_graph_node_names
     from lookalike_extractor.extractor import FeatureExtractor
+    from lookalike_extractor.feature_maps import inspect_image
+    from lookalike_extractor.heads import Head, add_heads
     from lookalike_extractor.nodes import NodeInfo, describe_nodes
+    from lookalike_extractor.optimization import Optimized, optimize
     from lookalike_extractor.requests import NodeNameWarning
     from lookalike_extractor.selectors import select_nodes
+    from lookalike_extractor.spec import ExtractorSpec
     from lookalike_extractor.verification import NotVerifiedWarning, Verification
 
 __all__ = [
     "CaptureReport",
+    "ExtractorSpec",
     "FeatureExtractor",
+    "Head",
     "HookedExtractor",
     "NodeInfo",
     "NodeNameWarning",
     "NotVerifiedWarning",
+    "Optimized",
     "Rejection",
     "Verification",
+    "add_heads",
     "create_feature_extractor",
     "describe_nodes",
+    "export_aot",
+    "export_onnx",
     "get_graph_node_names",
+    "inspect_image",
+    "optimize",
     "select_nodes",
+    "to_openvino",
 ]
 
 _HOMES = {
     "CaptureReport": "capture.report",
+    "ExtractorSpec": "spec",
     "FeatureExtractor": "extractor",
+    "Head": "heads",
     "HookedExtractor": "capture.hooks",
     "NodeInfo": "nodes",
     "NodeNameWarning": "requests",
     "NotVerifiedWarning": "verification",
+    "Optimized": "optimization",
     "Rejection": "capture.report",
     "Verification": "verification",
+    "add_heads": "heads",
     "create_feature_extractor": "extraction",
     "describe_nodes": "nodes",
+    "export_aot": "exporting",
+    "export_onnx": "exporting",
     "get_graph_node_names": "extraction",
+    "inspect_image": "feature_maps",
+    "optimize": "optimization",
     "select_nodes": "selectors",
+    "to_openvino": "exporting",
 }
 
 

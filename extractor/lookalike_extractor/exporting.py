@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import CaptureFailed, RequestInvalid, VerificationFailed
-from .optimize import LEAST_COSINE, least_cosines
+from .optimization import LEAST_COSINE, least_cosines
 
 Outputs = dict[str, Tensor]
 
@@ -103,18 +103,18 @@ def to_openvino(
         RequestInvalid: openvino (for int8 also nncf) is not installed, or int8 is asked without calibration.
         VerificationFailed: the values are further off than the precision allows.
     """
+    if precision == "int8" and calibration is None:
+        raise RequestInvalid("int8 needs calibration images; give some dozens of real ones")
     runtime = _needed("openvino", "openvino")
     model = runtime.convert_model(export_graph(module, example))
-    if precision == "int8":
+    if calibration is not None and precision == "int8":
         model = _quantised(model, calibration)
     hint = {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"}
     compiled = OpenVino(runtime.compile_model(model, "CPU", hint), tuple(_reference(module, example)))
     return compiled, _verified(module, compiled, example, precision, "OpenVINO")
 
 
-def _quantised(model: Any, calibration: Tensor | None) -> Any:
-    if calibration is None:
-        raise RequestInvalid("int8 needs calibration images; give some dozens of real ones")
+def _quantised(model: Any, calibration: Tensor) -> Any:
     nncf = _needed("nncf", "nncf")
     images = [image[None].numpy() for image in calibration]
     return nncf.quantize(model, nncf.Dataset(images), subset_size=len(images))

@@ -134,7 +134,7 @@ _BUILT_IN = (
     Recipe(
         name="semantic",
         backbone="efficientnet_lite0",
-        taps=(Tap("head"),),
+        taps=(Tap("head", "rgem"),),
         resize="squash",
         duplicate_threshold=0.9,
     ),

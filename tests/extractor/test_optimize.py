@@ -13,7 +13,7 @@ from lookalike_extractor.exporting import export_graph, export_onnx, to_openvino
 from lookalike_extractor.extraction import create_feature_extractor
 from lookalike_extractor.extractor import FeatureExtractor
 from lookalike_extractor.heads import Head, add_heads, example_images
-from lookalike_extractor.optimize import Bf16, has_bf16, least_cosines, optimize
+from lookalike_extractor.optimization import Bf16, has_bf16, least_cosines, optimize
 from lookalike_extractor.pooling import join, pool
 from lookalike_extractor.recipe import Tap
 from lookalike_extractor.spec import ExtractorSpec
@@ -103,7 +103,7 @@ def test_the_extractor_is_left_as_it_was() -> None:
 
 
 def test_a_step_that_goes_too_far_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lookalike_extractor.optimize.fold_batch_norm", lambda module: Noisy(module))
+    monkeypatch.setattr("lookalike_extractor.optimization.fold_batch_norm", lambda module: Noisy(module))
     done = optimize(extractor(), IMAGES)
     assert not done.steps[0].kept
     assert "under 0.99999" in str(done.steps[0])
