@@ -195,7 +195,7 @@ def test_the_default_descriptors_stay_with_the_unfolded_network() -> None:
     with torch.inference_mode():
         network = backbone.module
         features = network.head(network.blocks(network.stem(x)))  # type: ignore[operator]
-    assert (described(batch()[:8])["semantic"] - join([pool(features, "gem", 3.0)])).abs().max() < 1e-5
+    assert (described(batch()[:8])["semantic"] - join([pool(features, "rgem", 3.0)])).abs().max() < 1e-5
 
 
 def test_rows_have_length_one() -> None:
