@@ -75,7 +75,8 @@ class _RepresentativePolicyEnumTypeWrapper(google.protobuf.internal.enum_type_wr
 
 class RepresentativePolicy(_RepresentativePolicy, metaclass=_RepresentativePolicyEnumTypeWrapper):
     """RepresentativePolicy chooses the item of a group that is worth keeping.
-    Among equals, the item with the smallest id is chosen.
+    Among equals, the item with the shortest id is chosen, since copies tend to
+    have longer names; then the smallest.
     """
 
 REPRESENTATIVE_POLICY_UNSPECIFIED: RepresentativePolicy.ValueType  # 0

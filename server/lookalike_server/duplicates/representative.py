@@ -14,7 +14,11 @@ from .candidates import Floats, Rows
 
 
 class Policy(enum.Enum):
-    """How representatives are chosen. Among equals, the item with the smallest id is chosen."""
+    """How representatives are chosen.
+
+    Among equals, the item with the shortest id is chosen, since copies tend to have longer names; then the
+    smallest.
+    """
 
     LARGEST = "largest"  # most pixels, then most bytes
     OLDEST = "oldest"  # smallest "modified"
@@ -27,7 +31,7 @@ def best_first(ids: Sequence[str], attributes_json: Sequence[str], policy: Polic
     An item whose attributes lack what the policy asks for comes after those that have it. MOST_CONNECTED
     needs the descriptors of a group (`most_connected_first`); until then it is the order of the ids.
     """
-    by_id = np.array(sorted(range(len(ids)), key=ids.__getitem__), np.int64)
+    by_id = np.array(sorted(range(len(ids)), key=lambda row: (len(ids[row]), ids[row])), np.int64)
     if policy is Policy.MOST_CONNECTED:
         return by_id
     key = _size if policy is Policy.LARGEST else _age
