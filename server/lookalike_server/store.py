@@ -83,9 +83,13 @@ class Store:
         with faults(self.path):
             if not path.is_file():
                 raise StoreDamaged(f"{path} is missing; restore it from a backup.", path=str(path))
-            self._writer = self._connect()
-            self._check()
-            self._describe()
+            try:
+                self._writer = self._connect()
+                self._check()
+                self._describe()
+            except BaseException:
+                self.close()
+                raise
 
     @classmethod
     def create(cls, path: Path, name: str, space: Space) -> None:
