@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,8 @@ from lookalike_server.errors import ArgumentInvalid, AttributesInvalid, Descript
 
 MOST_ID_BYTES = 1024
 MOST_ATTRIBUTE_BYTES = 65_536
+# SQLite reads no JSON of more than 1,000 levels, and where Python stops depends on its version.
+MOST_ATTRIBUTE_DEPTH = 100
 
 Descriptor = NDArray[np.float32]
 
@@ -103,12 +106,14 @@ def compact_attributes(text: str) -> str:
         raise _bad(f"have {size} bytes; at most {MOST_ATTRIBUTE_BYTES} are allowed")
     try:
         value = _DECODER.decode(text)
+        if _depth(value) > MOST_ATTRIBUTE_DEPTH:
+            raise RecursionError
         compact = _ENCODER.encode(value)
         compact.encode()
     except UnicodeEncodeError:
         raise _bad("hold half of a surrogate pair") from None
     except RecursionError:
-        raise _bad("are nested too deeply") from None
+        raise _bad(f"are nested too deeply; at most {MOST_ATTRIBUTE_DEPTH} levels are allowed") from None
     except ValueError as error:
         raise _bad(f"are not valid JSON: {error}") from None
     if not isinstance(value, dict):
@@ -116,6 +121,20 @@ def compact_attributes(text: str) -> str:
     if _NUL.search(compact):
         raise _bad("hold a NUL character")
     return compact
+
+
+def _depth(value: object) -> int:
+    """How many levels of objects and lists stand around the innermost value."""
+    depth, level = 0, [value]
+    while level := [child for node in level for child in _children(node)]:
+        depth += 1
+    return depth
+
+
+def _children(node: object) -> Iterable[object]:
+    if isinstance(node, dict):
+        return node.values()
+    return node if isinstance(node, list) else ()
 
 
 def _bad(fault: str) -> AttributesInvalid:

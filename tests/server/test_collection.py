@@ -132,7 +132,7 @@ def test_an_id_must_be_one_to_1024_bytes_without_nul(item_id: str) -> None:
     "text",
     [
         *("[1]", "3", "null", "{", '{"a": NaN}', '{"a": 1e999}', '{"a": 1, "a": 2}', '{"a": "\\u0000"}'),
-        *('{"a": "\\ud800"}', '{"a": "%s"}' % ("x" * 65_536), '{"a":' * 3000 + "1" + "}" * 3000),
+        *('{"a": "\\ud800"}', '{"a": "%s"}' % ("x" * 65_536), '{"a":' * 101 + "1" + "}" * 101),
     ],
 )
 def test_attributes_must_be_a_json_object_of_bounded_size(text: str) -> None:

@@ -28,8 +28,8 @@ class NewItem(google.protobuf.message.Message):
     id: builtins.str
     """Chosen by the client: 1 to 1024 bytes of UTF-8. Required."""
     attributes_json: builtins.str
-    """What is known of the item: a JSON object of at most 65,536 bytes; empty
-    means {}.
+    """What is known of the item: a JSON object of at most 65,536 bytes and 100
+    levels; empty means {}.
     """
     space_id: builtins.str
     """Id of the space of `descriptor`. When it is set and is not the
