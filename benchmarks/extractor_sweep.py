@@ -23,20 +23,46 @@ from collections.abc import Callable, Iterator
 import torch
 import torchvision
 from lookalike_extractor import create_feature_extractor, get_graph_node_names
-from lookalike_extractor.errors import GraphError, LookalikeError
+from lookalike_extractor.errors import LookalikeError
 from torch import nn
 from torchvision.models import feature_extraction
 
-Case = tuple[str, Callable[[], nn.Module], int]  # name, maker, size of the image
+Case = tuple[
+    str, Callable[[], nn.Module], Callable[[int], tuple[object, ...]]
+]  # name, maker, inputs by batch
+
+_VIDEOS = {
+    "mvit": (16, 224),
+    "s3d": (16, 224),
+    "swin3d": (8, 224),
+}  # frames and size; 112 pixels for the others
 
 
 def torchvision_models() -> Iterator[Case]:
     for name in torchvision.models.list_models():
-        size = 299 if name == "inception_v3" else 224
-        if name.startswith(("raft", "quantized")) or "3d" in name or name in _VIDEO:
-            continue  # more than one image, or int8 kernels: see the names part
         options = _without_weights(name)
-        yield name, lambda name=name, options=options: torchvision.models.get_model(name, **options), size
+        yield name, lambda name=name, options=options: _made(name, options), _inputs_of(name)
+
+
+def _made(name: str, options: dict[str, object]) -> nn.Module:
+    return torchvision.models.get_model(name, **options)
+
+
+def _inputs_of(name: str) -> Inputs:
+    """What one model of torchvision takes: images, videos, pairs of images, or a list of images."""
+    module = torchvision.models.get_model_builder(name).__module__
+    if "optical_flow" in module:
+        return lambda batch: (torch.rand(batch, 3, 128, 128), torch.rand(batch, 3, 128, 128))
+    if "video" in module:
+        frames, size = next((shape for word, shape in _VIDEOS.items() if name.startswith(word)), (8, 112))
+        return lambda batch: (torch.rand(batch, 3, frames, size, size),)
+    if "detection" in module:
+        return lambda batch: ([torch.rand(3, 240, 320) for _ in range(batch)],)
+    return images_of(299 if "inception_v3" in name else 224)
+
+
+def images_of(size: int) -> Inputs:
+    return lambda batch: (torch.randn(batch, 3, size, size),)
 
 
 def _without_weights(name: str) -> dict[str, object]:
@@ -44,9 +70,6 @@ def _without_weights(name: str) -> dict[str, object]:
     known = inspect.signature(torchvision.models.get_model_builder(name)).parameters
     options = {"weights": None, "weights_backbone": None, "init_weights": False}
     return {option: value for option, value in options.items() if option in known or option == "weights"}
-
-
-_VIDEO = {"mc3_18", "r2plus1d_18", "s3d", "mvit_v1_b", "mvit_v2_s"}
 
 
 def timm_models() -> Iterator[Case]:
@@ -57,7 +80,11 @@ def timm_models() -> Iterator[Case]:
         sized = [(name, timm.models.get_pretrained_cfg(name)) for name in names]
         if sized:
             name, cfg = min(sized, key=lambda pair: (_weight(pair[0]), len(pair[0])))
-            yield name, lambda name=name: timm.create_model(name), cfg.input_size[-1] if cfg else 224
+            yield (
+                name,
+                lambda name=name: timm.create_model(name),
+                images_of(cfg.input_size[-1] if cfg else 224),
+            )
 
 
 def _weight(name: str) -> int:
@@ -96,59 +123,60 @@ def towers() -> Iterator[Case]:
         "window_size": 4,
     }
     convnext = {"hidden_sizes": [16, 32, 64, 128], "depths": [1, 1, 2, 1]}
-    yield "hf dinov2", lambda: hf.Dinov2Model(hf.Dinov2Config(image_size=56, patch_size=14, **thin)), 56
-    yield "hf vit", lambda: hf.ViTModel(hf.ViTConfig(**clip)), 64
-    yield "hf swin", lambda: hf.SwinModel(hf.SwinConfig(**swin)), 64
-    yield "hf convnext", lambda: hf.ConvNextModel(hf.ConvNextConfig(**convnext)), 64
-    yield "hf clip", lambda: hf.CLIPVisionModel(hf.CLIPVisionConfig(**clip)), 64
-    yield "hf siglip", lambda: hf.SiglipVisionModel(hf.SiglipVisionConfig(**clip)), 64
+    yield (
+        "hf dinov2",
+        lambda: hf.Dinov2Model(hf.Dinov2Config(image_size=56, patch_size=14, **thin)),
+        images_of(56),
+    )
+    yield "hf vit", lambda: hf.ViTModel(hf.ViTConfig(**clip)), images_of(64)
+    yield "hf swin", lambda: hf.SwinModel(hf.SwinConfig(**swin)), images_of(64)
+    yield "hf convnext", lambda: hf.ConvNextModel(hf.ConvNextConfig(**convnext)), images_of(64)
+    yield "hf clip", lambda: hf.CLIPVisionModel(hf.CLIPVisionConfig(**clip)), images_of(64)
+    yield "hf siglip", lambda: hf.SiglipVisionModel(hf.SiglipVisionConfig(**clip)), images_of(64)
     tower = open_clip.CLIPVisionCfg(layers=2, width=64, head_width=32, patch_size=16, image_size=64)
-    yield "open_clip vit", lambda: open_clip.model._build_vision_tower(32, tower), 64
+    yield "open_clip vit", lambda: open_clip.model._build_vision_tower(32, tower), images_of(64)
 
 
-def compare(make: Callable[[], nn.Module], size: int) -> str:
+def compare(make: Callable[[], nn.Module], inputs: Inputs) -> str:
     """Captures a model and tells how, and how it compares; raises where it does not."""
     torch.manual_seed(0)
     model = make().eval()
-    image = torch.randn(1, 3, size, size)
+    example = inputs(1)
+    train, names = get_graph_node_names(model, suppress_diff_warning=True, example_inputs=example)
     modules = dict(model.named_modules())
-    names = get_graph_node_names(model, suppress_diff_warning=True, example_inputs=image)[1]
     leaves = [name for name in names if name in modules or re.sub(r"_\d+$", "", name) in modules]
-    request = {"train_return_nodes": _train_nodes(model, image, leaves), "eval_return_nodes": leaves}
-    extractor = create_feature_extractor(model, **request, suppress_diff_warning=True, example_inputs=image)
+    request = {
+        "train_return_nodes": [name for name in leaves if name in set(train)],
+        "eval_return_nodes": leaves,
+    }
+    extractor = create_feature_extractor(
+        model, **request, suppress_diff_warning=True, example_inputs=example
+    ).eval()
     result = extractor.verification
     gaps = [gap for gap in result.differences.values() if gap]
     unseen = sum(gap is None for gap in result.differences.values())
     sizes = f"batches {result.batch_sizes}" + (f" refused {list(result.refused)}" if result.refused else "")
     equal = "bit-equal" if not gaps else f"largest difference {max(gaps):.2g}"
-    other = _other_size(model, extractor, size)
+    other = _other_size(model, extractor, example[0])
     return f"{extractor.capture.used}: {len(leaves)} taps, {unseen} unseen, {sizes}, {equal}, {other}"
 
 
-def _train_nodes(model: nn.Module, image: torch.Tensor, leaves: list[str]) -> list[str]:
-    train = set(get_graph_node_names(model, suppress_diff_warning=True, example_inputs=image)[0])
-    return [name for name in leaves if name in train]
-
-
-def _other_size(model: nn.Module, extractor: nn.Module, size: int) -> str:
-    """Whether an image of another size is refused, or right at the last module."""
-    image = torch.randn(2, 3, size + 32, size + 32)
-    last = list(extractor.eval()(torch.randn(2, 3, size, size)))[-1]
-    seen: list[torch.Tensor] = []
-    path = last if last in dict(model.named_modules()) else last.rpartition("_")[0]
-    handle = model.get_submodule(path).register_forward_hook(lambda _, __, out: seen.append(out))
-    try:
-        with torch.no_grad():
-            model(image)
-            truth = seen[0]
-            out = extractor(image)[last]
-    except (LookalikeError, RuntimeError, AssertionError, ValueError):
-        return "other sizes refused"
-    finally:
+def _other_size(model: nn.Module, extractor: nn.Module, image: object) -> str:
+    """Whether an image of another size is refused, or right at the last module that the model runs."""
+    if not isinstance(image, torch.Tensor) or image.dim() != 4:
+        return "other sizes not tried"
+    larger = torch.randn(2, *image.shape[1:-2], image.shape[-2] + 32, image.shape[-1] + 32)
+    with torch.no_grad():
+        try:
+            out = extractor(larger)
+        except (LookalikeError, RuntimeError, AssertionError, ValueError, TypeError):
+            return "other sizes refused"
+        last = next(name for name in reversed(out) if name in dict(model.named_modules()))
+        seen: list[torch.Tensor] = []
+        handle = model.get_submodule(last).register_forward_hook(lambda _, __, value: seen.append(value))
+        model(larger)
         handle.remove()
-    if not isinstance(out, torch.Tensor) or path != last:
-        return "other sizes run"
-    return "other sizes right" if torch.equal(out, truth) else "OTHER SIZES WRONG"
+    return "other sizes right" if torch.equal(out[last], seen[0]) else "OTHER SIZES WRONG"
 
 
 def _light(name: str) -> nn.Module:
@@ -178,30 +206,42 @@ def names_line(name: str) -> str:
     )
 
 
+def compare_all(cases: Iterator[Case], word: str) -> Counter[str]:
+    """Prints a line for each model whose name contains `word`; counts their outcomes."""
+    counts: Counter[str] = Counter()
+    for name, make, inputs in cases:
+        if word not in name:
+            continue
+        start = time.monotonic()
+        try:
+            line = compare(make, inputs)
+        except LookalikeError as error:
+            line = f"REFUSED: {error.message}"
+        except Exception as error:
+            line = f"FAULT: {type(error).__name__}: {error}"
+        counts[line.split(":")[0] + (" bit-equal" if "bit-equal" in line else "")] += 1
+        print(f"{name}: {line} ({time.monotonic() - start:.0f} s)", flush=True)
+    return counts
+
+
+def name_all(word: str) -> Counter[str]:
+    """Prints a line for each torchvision model that torchvision can trace; counts how the names compare."""
+    counts: Counter[str] = Counter()
+    for name in torchvision.models.list_models():
+        if word in name:
+            line = names_line(name)
+            counts[re.sub(r"\d+", "n", line)] += 1
+            print(f"{name}: {line}", flush=True)
+    return counts
+
+
+PARTS = {"torchvision": torchvision_models, "timm": timm_models, "towers": towers}
+
+
 def main() -> None:
     warnings.simplefilter("ignore")
     part, word = sys.argv[1], (sys.argv[2:] or [""])[0]
-    counts: Counter[str] = Counter()
-    if part == "names":
-        for name in torchvision.models.list_models():
-            line = names_line(name) if word in name else None
-            if line:
-                counts[re.sub(r"\d+", "n", line)] += 1
-                print(f"{name}: {line}", flush=True)
-    else:
-        for name, make, size in {"torchvision": torchvision_models, "timm": timm_models, "towers": towers}[
-            part
-        ]():
-            if word not in name:
-                continue
-            start = time.monotonic()
-            try:
-                line = compare(make, size)
-            except GraphError as error:
-                line = f"REFUSED: {error.message}"
-            counts[line.split(":")[0] + (" bit-equal" if "bit-equal" in line else "")] += 1
-            print(f"{name}: {line} ({time.monotonic() - start:.0f} s)", flush=True)
-    print(dict(counts))
+    print(dict(name_all(word) if part == "names" else compare_all(PARTS[part](), word)))
 
 
 if __name__ == "__main__":
