@@ -27,15 +27,10 @@ from lookalike_extractor.errors import LookalikeError
 from torch import nn
 from torchvision.models import feature_extraction
 
-Case = tuple[
-    str, Callable[[], nn.Module], Callable[[int], tuple[object, ...]]
-]  # name, maker, inputs by batch
+Inputs = Callable[[int], tuple[object, ...]]  # by batch size
+Case = tuple[str, Callable[[], nn.Module], Inputs]
 
-_VIDEOS = {
-    "mvit": (16, 224),
-    "s3d": (16, 224),
-    "swin3d": (8, 224),
-}  # frames and size; 112 pixels for the others
+_VIDEOS = {"mvit": (16, 224), "s3d": (16, 224), "swin3d": (8, 224)}  # frames and size; the others: 8 and 112
 
 
 def torchvision_models() -> Iterator[Case]:
