@@ -31,7 +31,8 @@ from lookalike_server.errors import (
     DataDirectoryBusy,
     StoreUnusable,
 )
-from lookalike_server.store import Store, sync_folder
+from lookalike_server.schema import sync_folder
+from lookalike_server.store import Store
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _NEW, _GONE = ".new-", ".gone-"

@@ -11,13 +11,13 @@ the one after some write, whole.
 
 from __future__ import annotations
 
+import json
 import logging
-import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -25,56 +25,23 @@ import numpy as np
 from lookalike_extractor.errors import LookalikeError
 from numpy.typing import NDArray
 
+from lookalike_server.answers import SearchResult, Snapshot, hits_of
 from lookalike_server.errors import ArgumentInvalid, DescriptorInvalid, Draining
 from lookalike_server.filters import EVERYTHING, Filter, parse_filter
+from lookalike_server.reader import Reader
 from lookalike_server.rows import Descriptor, NewRow, Row, Written, check_id, unit
+from lookalike_server.schema import Segment
 from lookalike_server.segments import Keeper, Rewrite, open_view
-from lookalike_server.store import Reader, Segment, Store, Writing
+from lookalike_server.store import Store
 from lookalike_server.view import Found, Vectors, View
+from lookalike_server.writer import Change, Writer
+from lookalike_server.writing import Writing
 
-# One transaction takes up to this many changes (calls, not items) from the line.
-_MOST_CHANGES = 256
 _SETTLE_BYTES = 32 << 20
 # Filters whose keys are remembered until the next write.
 _MOST_FILTERS = 8
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Hit:
-    """An item that a query found. `score` is the cosine, -1..1."""
-
-    id: str
-    score: float
-    attributes_json: str
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """The hits of each query, nearest first, and the sequence number of the last write that was seen."""
-
-    sequence: int
-    hits: list[list[Hit]]
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """All items of one state, by ascending sequence numbers; row i of each list is one item."""
-
-    sequence: int
-    ids: list[str]
-    descriptors: NDArray[np.float32]
-    digests: list[bytes]
-    attributes_json: list[str]
-
-
-@dataclass(frozen=True)
-class _Change:
-    """A write on its way: what to do in the transaction, and who waits for it."""
-
-    apply: Callable[[Writing], Written]
-    done: Future[Written]
 
 
 class Collection:
@@ -98,10 +65,8 @@ class Collection:
         self._closed: LookalikeError | None = None
         self._unsettled = 0
         self._fitting: tuple[int, dict[Filter, NDArray[np.int64]]] = (0, {})
-        self._line: queue.SimpleQueue[_Change | None] = queue.SimpleQueue()
-        self._writer = threading.Thread(target=self._write_stage, name=f"write-{self.name}", daemon=True)
         self._rewrites: list[Callable[[View], View]] = []
-        self._writer.start()
+        self._writer = Writer(f"write-{self.name}", self._commit, self._settle)
         self._keeper = Keeper(path.parent / "segments", lambda: self._view, self._publish_rewrite)
         self._keeper.wake()
 
@@ -120,7 +85,7 @@ class Collection:
             if self._closed is not None:
                 return
             self._closed = reason or Draining(f"Collection {self.name!r} is closed; the server is stopping.")
-            self._line.put(None)
+            self._writer.end()
         self._writer.join()
         with self._use:
             self._use.wait_for(lambda: not self._users)
@@ -203,7 +168,7 @@ class Collection:
                 found = view.search(queries, more, self._wanted(reader, condition))
                 rows = _rows_of(reader, found) or {}
         excluded = exclude or [""] * len(found)
-        hits = [_hits(one, rows, k, min_score, own) for one, own in zip(found, excluded, strict=True)]
+        hits = [hits_of(one, rows, k, min_score, own) for one, own in zip(found, excluded, strict=True)]
         return SearchResult(view.sequence, hits)
 
     def snapshot(self, where: str = "") -> Snapshot:
@@ -219,6 +184,20 @@ class Collection:
             digests=[row.digest for row in rows],
             attributes_json=[row.attributes_json for row in rows],
         )
+
+    def set_document(self, name: str, value_json: str) -> None:
+        """Keeps a small JSON text beside the items, in place of that of the same name; "" removes it.
+
+        It is on disk when this returns. Raises ValueError when it is not JSON.
+        """
+        if value_json:
+            json.loads(value_json)
+        self._submit(lambda writing: writing.set_document(name, value_json)).result()
+
+    def get_document(self, name: str) -> str | None:
+        """Returns what was kept under that name, or None."""
+        with self._state() as (reader, _):
+            return reader.document(name)
 
     def check_dimension(self, descriptor: Descriptor, field: str) -> None:
         """Raises DescriptorInvalid unless the descriptor has this collection's dimension."""
@@ -269,44 +248,16 @@ class Collection:
                 self._use.notify_all()
 
     def _submit(self, apply: Callable[[Writing], Written]) -> Future[Written]:
-        change = _Change(apply, Future())
         with self._use:
             if self._closed is not None:
                 raise self._closed
-            self._line.put(change)
-        return change.done
+            return self._writer.put(apply)
 
-    def _write_stage(self) -> None:
-        """Takes all that waits as one transaction, so that many writers share the wait for the disk."""
-        ended = False
-        while not ended:
-            group = [self._line.get()]
-            while not self._line.empty() and len(group) < _MOST_CHANGES:
-                group.append(self._line.get())
-            ended = None in group
-            changes = [c for c in group if c is not None and c.done.set_running_or_notify_cancel()]
-            if changes:
-                self._write(changes)
-                self._settle()
-
-    def _write(self, changes: Sequence[_Change]) -> None:
-        try:
-            results = self._commit(changes)
-        except Exception as error:
-            if len(changes) == 1:
-                changes[0].done.set_exception(error)
-                return
-            for change in changes:  # One's fault must not become everybody's.
-                self._write([change])
-        else:
-            for change, result in zip(changes, results, strict=True):
-                change.done.set_result(result)
-
-    def _commit(self, changes: Sequence[_Change]) -> Sequence[Written]:
+    def _commit(self, changes: Sequence[Change]) -> Sequence[Written]:
         self._rewrites.clear()
         with self._store.writing() as writing:
             results = [change.apply(writing) for change in changes]
-            if writing.sequence == self._view.sequence and not self._rewrites:
+            if not writing.changed:
                 return results
             keys = np.fromiter(writing.added, np.int64, len(writing.added))
             vectors: Vectors = np.array([*writing.added.values()], np.float32).reshape(
@@ -354,12 +305,3 @@ def _rows_of(reader: Reader, found: Sequence[Found]) -> dict[int, Row] | None:
     keys = np.unique(np.concatenate([np.empty(0, np.int64), *(one.keys for one in found)]))
     rows = reader.by_key(keys.tolist())
     return rows if len(rows) == len(keys) else None
-
-
-def _hits(found: Found, rows: dict[int, Row], k: int, min_score: float | None, own: str) -> list[Hit]:
-    hits = [
-        Hit(rows[key].id, score, rows[key].attributes_json)
-        for key, score in zip(found.keys.tolist(), found.scores.tolist(), strict=True)
-        if rows[key].id != own and (min_score is None or score >= min_score)
-    ]
-    return sorted(hits, key=lambda hit: (-hit.score, hit.id))[:k]

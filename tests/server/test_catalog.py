@@ -175,7 +175,7 @@ def test_a_cancelled_write_that_has_not_begun_leaves_nothing(tmp_path: Path) -> 
         shop = catalog.create("shop", SPACE)
         with shop._publishing:
             shop.submit_upsert([row("first")])
-            while not shop._line.empty():
+            while not shop._writer._line.empty():
                 pass
             left = shop.submit_upsert([row("left")])
             assert left.cancel()

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import lookalike_server.store
+import lookalike_server.reader
 import lookalike_server.view
 import numpy as np
 import pytest
@@ -53,9 +53,9 @@ def test_full_parts_become_files_that_a_new_start_reads(
     filled(tmp_path)
     assert len(os.listdir(tmp_path / "shop" / "segments")) == 6
     read: list[tuple[int, int]] = []
-    blocks = lookalike_server.store.Reader.blocks
+    blocks = lookalike_server.reader.Reader.blocks
     monkeypatch.setattr(
-        lookalike_server.store.Reader,
+        lookalike_server.reader.Reader,
         "blocks",
         lambda self, first=0, last=2**63 - 1: read.append((first, last)) or blocks(self, first, last),
     )

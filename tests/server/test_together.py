@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lookalike_server.collection import Hit, SearchResult
+from lookalike_server.answers import Hit, SearchResult
 from lookalike_server.services.together import Together
 
 

@@ -11,8 +11,9 @@ from lookalike.v1 import search_pb2 as pb
 from lookalike.v1 import search_pb2_grpc
 from lookalike_extractor.errors import LookalikeError
 
+from lookalike_server.answers import Hit
 from lookalike_server.catalog import Catalog
-from lookalike_server.collection import Collection, Hit
+from lookalike_server.collection import Collection
 from lookalike_server.config import Settings
 from lookalike_server.engine import Engine, Source
 from lookalike_server.errors import ArgumentInvalid, ItemUnknown

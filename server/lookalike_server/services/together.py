@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lookalike_server.collection import Collection, SearchResult
+from lookalike_server.answers import SearchResult
+from lookalike_server.collection import Collection
 from lookalike_server.services.spaces import in_thread
 
 _MOST_QUERIES = 256

@@ -1,0 +1,118 @@
+"""What is read from a store: one state of it, each row checked."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lookalike_server.errors import StoreDamaged
+from lookalike_server.rows import Descriptor, Row
+from lookalike_server.schema import Segment, document_crc, item_crc, vector_crc
+
+if TYPE_CHECKING:
+    from lookalike_server.filters import Filter
+
+_BLOCK = 4096
+
+
+class Reader:
+    """One state of the store. Rows whose checksum is wrong raise StoreDamaged."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path, dimension: int) -> None:
+        self._connection = connection
+        self._path = path
+        self._dimension = dimension
+        self.sequence: int = connection.execute("SELECT sequence FROM collection").fetchone()[0]
+
+    def segments(self) -> list[Segment]:
+        """Returns the segments by ascending keys."""
+        found = self._connection.execute("SELECT first, last, count, crc FROM segment ORDER BY first")
+        return [Segment(*row) for row in found]
+
+    def gone(self) -> NDArray[np.int64]:
+        """Returns the keys, ascending, of rows that segments may hold though they were deleted."""
+        found = self._connection.execute("SELECT k FROM gone ORDER BY k")
+        return np.fromiter((k for (k,) in found), np.int64)
+
+    def blocks(
+        self, first: int = 0, last: int = 2**63 - 1
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Yields the keys int64 [n] from `first` to `last`, ascending, with their vectors float32 [n, d]."""
+        found = self._connection.execute(
+            "SELECT k, data, crc FROM vector WHERE k BETWEEN ? AND ? ORDER BY k", (first, last)
+        )
+        while rows := found.fetchmany(_BLOCK):
+            for k, data, crc in rows:
+                self._check_vector(k, data, crc)
+            vectors = np.frombuffer(b"".join(data for _, data, _ in rows), "<f4")
+            yield np.array([k for k, _, _ in rows], np.int64), vectors.reshape(len(rows), -1)
+
+    def keys(self, where: Filter) -> NDArray[np.int64]:
+        """Returns the keys of the items that fit, ascending."""
+        found = self._connection.execute(f"SELECT k FROM item WHERE {where.sql} ORDER BY k", where.parameters)
+        return np.fromiter((k for (k,) in found), np.int64)
+
+    def by_key(self, keys: Sequence[int]) -> dict[int, Row]:
+        """Returns the rows of those keys that are there."""
+        return {
+            row.k: row for row in self._rows("k IN (SELECT value FROM json_each(?))", (json.dumps(keys),))
+        }
+
+    def by_id(self, ids: Sequence[str], *, descriptors: bool = False) -> dict[str, Row]:
+        """Returns the rows of those ids that are there."""
+        where = "id IN (SELECT value FROM json_each(?))"
+        return {row.id: row for row in self._rows(where, (json.dumps(ids),), descriptors=descriptors)}
+
+    def page(self, after: int, limit: int, where: Filter, *, descriptors: bool = False) -> list[Row]:
+        """Returns the next rows whose key is greater than `after`, ascending."""
+        found = self._rows(
+            f"k > ? AND ({where.sql}) ORDER BY k LIMIT ?",
+            (after, *where.parameters, limit),
+            descriptors=descriptors,
+        )
+        return list(found)
+
+    def document(self, name: str) -> str | None:
+        """Returns the text that is kept under that name. Raises StoreDamaged."""
+        row = self._connection.execute("SELECT value, crc FROM document WHERE name = ?", (name,)).fetchone()
+        if row is None:
+            return None
+        value: str = row[0]
+        if row[1] != document_crc(name, value):
+            raise StoreDamaged(
+                f"{self._path} is damaged at document {name!r}; restore it from a backup.",
+                path=str(self._path),
+            )
+        return value
+
+    def _rows(self, where: str, parameters: Sequence[object], *, descriptors: bool = False) -> Iterator[Row]:
+        found = self._connection.execute(
+            f"SELECT k, id, attributes, digest, crc FROM item WHERE {where}", parameters
+        )
+        for k, item_id, attributes, digest, crc in found.fetchall():
+            if crc != item_crc(k, item_id, attributes, digest):
+                raise self._damaged(k)
+            yield Row(k, item_id, attributes, digest, self._descriptor(k) if descriptors else None)
+
+    def _descriptor(self, k: int) -> Descriptor:
+        row = self._connection.execute("SELECT data, crc FROM vector WHERE k = ?", (k,)).fetchone()
+        if row is None:
+            raise self._damaged(k)
+        data, crc = row
+        self._check_vector(k, data, crc)
+        return np.frombuffer(data, "<f4").astype(np.float32, copy=False)
+
+    def _check_vector(self, k: int, data: bytes, crc: int) -> None:
+        if crc != vector_crc(k, data) or len(data) != 4 * self._dimension:
+            raise self._damaged(k)
+
+    def _damaged(self, k: int) -> StoreDamaged:
+        return StoreDamaged(
+            f"{self._path} is damaged at row {k}; restore it from a backup.", path=str(self._path)
+        )
