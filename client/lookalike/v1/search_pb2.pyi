@@ -66,6 +66,7 @@ class SearchRequest(google.protobuf.message.Message):
     K_FIELD_NUMBER: builtins.int
     MIN_SCORE_FIELD_NUMBER: builtins.int
     WHERE_FIELD_NUMBER: builtins.int
+    MIN_PRECISION_FIELD_NUMBER: builtins.int
     collection: builtins.str
     """Name of the collection. Required."""
     k: builtins.int
@@ -76,6 +77,12 @@ class SearchRequest(google.protobuf.message.Message):
     """Only items whose attributes fit this filter, as `price < 100`; empty means
     all. The grammar is in docs/api.md. INVALID_ARGUMENT with reason
     FILTER_INVALID, and the place marked, when it cannot be read.
+    """
+    min_precision: builtins.float
+    """Only hits whose score means at least this precision, between 0 and 1, by
+    the collection's calibration: the first threshold for as much or more.
+    FAILED_PRECONDITION with reason NOT_CALIBRATED when it has none. With
+    `min_score` both hold.
     """
     @property
     def queries(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Query]:
@@ -89,9 +96,13 @@ class SearchRequest(google.protobuf.message.Message):
         k: builtins.int = ...,
         min_score: builtins.float | None = ...,
         where: builtins.str = ...,
+        min_precision: builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_min_score", b"_min_score", "min_score", b"min_score"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_min_score", b"_min_score", "collection", b"collection", "k", b"k", "min_score", b"min_score", "queries", b"queries", "where", b"where"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_min_precision", b"_min_precision", "_min_score", b"_min_score", "min_precision", b"min_precision", "min_score", b"min_score"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_min_precision", b"_min_precision", "_min_score", b"_min_score", "collection", b"collection", "k", b"k", "min_precision", b"min_precision", "min_score", b"min_score", "queries", b"queries", "where", b"where"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_min_precision", b"_min_precision"]) -> typing.Literal["min_precision"] | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_min_score", b"_min_score"]) -> typing.Literal["min_score"] | None: ...
 
 global___SearchRequest = SearchRequest
