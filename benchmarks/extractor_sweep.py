@@ -53,7 +53,7 @@ def _inputs_of(name: str) -> Inputs:
         return lambda batch: (torch.rand(batch, 3, frames, size, size),)
     if "detection" in module:
         return lambda batch: ([torch.rand(3, 240, 320) for _ in range(batch)],)
-    return images_of(299 if "inception_v3" in name else 224)
+    return images_of(224 if name.startswith(("vit", "maxvit")) else 96)
 
 
 def images_of(size: int) -> Inputs:
