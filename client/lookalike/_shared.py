@@ -26,6 +26,7 @@ _REPEATABLE = {
     "CollectionService": ["GetCollection", "ListCollections"],
     "ItemService": ["UpsertItems", "GetItems", "ListItems", "DeleteItems"],
     "SearchService": ["Search"],
+    "CalibrationService": ["SetCalibration", "GetCalibration"],
     "DuplicateService": ["CancelDuplicateJob", "ListDuplicateGroups"],
 }
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from lookalike.v1 import calibration_pb2_grpc as calibration_grpc
 from lookalike.v1 import collections_pb2_grpc as collections_grpc
 from lookalike.v1 import duplicates_pb2_grpc as duplicates_grpc
 from lookalike.v1 import embedding_pb2_grpc as embedding_grpc
@@ -26,6 +27,7 @@ from lookalike_server.device import Device, device_name, threads
 from lookalike_server.engine import Engine
 from lookalike_server.errors import ConfigInvalid, ListenFailed
 from lookalike_server.interceptors import CallInterceptor
+from lookalike_server.services.calibration import CalibrationServicer
 from lookalike_server.services.collections import CollectionServicer
 from lookalike_server.services.duplicates import DuplicateServicer
 from lookalike_server.services.embedding import EmbeddingServicer
@@ -35,7 +37,8 @@ from lookalike_server.services.search import SearchServicer
 
 PACKAGE = "lookalike.v1"
 SERVICES = tuple(
-    f"{PACKAGE}.{name}Service" for name in ("Collection", "Duplicate", "Embedding", "Item", "Model", "Search")
+    f"{PACKAGE}.{name}Service"
+    for name in ("Calibration", "Collection", "Duplicate", "Embedding", "Item", "Model", "Search")
 )
 
 _OPTIONS = [
@@ -159,6 +162,7 @@ def add_services(
     items_grpc.add_ItemServiceServicer_to_server(ItemServicer(catalog, engine, settings), server)
     search_grpc.add_SearchServiceServicer_to_server(SearchServicer(catalog, engine, settings), server)
     duplicates_grpc.add_DuplicateServiceServicer_to_server(duplicates, server)
+    calibration_grpc.add_CalibrationServiceServicer_to_server(CalibrationServicer(catalog), server)
     names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
     reflection.enable_server_reflection(names, server)
     return duplicates

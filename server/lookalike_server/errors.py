@@ -14,6 +14,7 @@ Errors are raised in any room, named here or there, and turned into wire in one 
     ├── CollectionExists
     ├── SpaceMismatch              a descriptor or recipe of another embedding space
     ├── JobNotDone
+    ├── NotCalibrated              no score of a collection is known to mean that precision
     ├── QueueFull                  try again in a moment
     ├── DeadlineUnreachable        the caller's deadline passed, or cannot be met
     ├── Draining                   the server is stopping
@@ -90,6 +91,11 @@ class SpaceMismatch(LookalikeError):
 class JobNotDone(LookalikeError):
     status = "FAILED_PRECONDITION"
     reason = "JOB_NOT_DONE"
+
+
+class NotCalibrated(LookalikeError):
+    status = "FAILED_PRECONDITION"
+    reason = "NOT_CALIBRATED"
 
 
 class QueueFull(LookalikeError):
