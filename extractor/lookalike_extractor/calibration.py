@@ -6,6 +6,7 @@ same way, as those it will judge.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from .whitening import Floats
 PRECISIONS = (0.90, 0.95, 0.99)
 LEAST_MATCHES = 50
 _ROUNDS = 200
+_Z = 1.959964  # of a normal distribution, 95 % lies within so many deviations
 
 Flags = NDArray[np.bool_]
 Indices = NDArray[np.intp]
@@ -25,13 +27,14 @@ Indices = NDArray[np.intp]
 
 @dataclass(frozen=True)
 class Threshold:
-    """What is known of one threshold.
+    """What is known of one threshold. Intervals are of 95 %.
 
     Attributes:
         precision: what was asked for.
-        similarity: the least similarity at which pairs have it; above 1 when no threshold reaches it.
-        low, high: the middle 95 % of `similarity` when photos are drawn again (bootstrap).
+        similarity: the least similarity at which pairs have it; infinite when no threshold reaches it.
+        low, high: the interval of `similarity` when photos are drawn again (bootstrap).
         reached: the precision at `similarity` among the pairs it was set with.
+        reached_low, reached_high: its interval (Wilson).
         recall: share of the true pairs at or above it.
     """
 
@@ -40,6 +43,8 @@ class Threshold:
     low: float
     high: float
     reached: float
+    reached_low: float
+    reached_high: float
     recall: float
 
 
@@ -72,42 +77,62 @@ def calibrate(pairs: ScoredPairs, precisions: Sequence[float] = PRECISIONS, seed
             f"{matches} true and {len(pairs.true) - matches} false pairs are too few to set a threshold; "
             f"give at least {LEAST_MATCHES} true and some false ones"
         )
-    drawn = _redrawn(pairs, seed)
-    return [_threshold(pairs, drawn, precision) for precision in precisions]
+    order = np.argsort(-pairs.similarities, kind="stable")
+    ranked = ScoredPairs(pairs.similarities[order], pairs.true[order], pairs.photos[order], pairs.missed)
+    drawn = _redrawn(ranked.photos, seed)
+    return [_threshold(ranked, drawn, precision) for precision in precisions]
 
 
-def least_similarity(similarities: Floats, true: Flags, precision: float) -> float:
-    """The least similarity such that the pairs at or above it have the precision; inf when there is none."""
+def least_similarity(
+    similarities: Floats, true: Flags, precision: float, weights: Indices | None = None
+) -> float:
+    """The least similarity such that the pairs at or above it have the precision; inf when there is none.
+
+    Args:
+        similarities: [n].
+        true: [n], whether a pair is one.
+        weights: [n], how often each pair counts; None means once.
+    """
     order = np.argsort(-similarities, kind="stable")
-    ranked = similarities[order]
-    reached = np.cumsum(true[order]) / np.arange(1, len(order) + 1)
+    ranked, counts = similarities[order], np.ones(len(order), np.intp) if weights is None else weights[order]
+    reached = np.cumsum(true[order] * counts) / np.maximum(np.cumsum(counts), 1)
     whole = np.append(ranked[1:] < ranked[:-1], True)  # a threshold cannot part equal similarities
     good = np.flatnonzero((reached >= precision) & whole)
     return float(ranked[good[-1]]) if len(good) else float("inf")
 
 
-def _threshold(pairs: ScoredPairs, drawn: list[Indices], precision: float) -> Threshold:
-    similarity = least_similarity(pairs.similarities, pairs.true, precision)
-    again = [least_similarity(pairs.similarities[rows], pairs.true[rows], precision) for rows in drawn]
+def wilson(successes: int, trials: int) -> tuple[float, float]:
+    """The interval of a share, of 95 % (Wilson, JASA 1927); it holds for few trials and near 0 and 1."""
+    if not trials:
+        return 0.0, 1.0
+    share, extra = successes / trials, _Z**2 / trials
+    middle = share + extra / 2
+    spread = _Z * math.sqrt(share * (1 - share) / trials + extra / (4 * trials))
+    return max(0.0, (middle - spread) / (1 + extra)), min(1.0, (middle + spread) / (1 + extra))
+
+
+def _threshold(ranked: ScoredPairs, drawn: list[Indices], precision: float) -> Threshold:
+    similarity = least_similarity(ranked.similarities, ranked.true, precision)
+    again = [least_similarity(ranked.similarities, ranked.true, precision, weights) for weights in drawn]
     low, high = np.quantile(again, [0.025, 0.975], method="nearest")
-    above = pairs.similarities >= similarity
-    found = int((pairs.true & above).sum())
+    above = ranked.similarities >= similarity
+    found, all_above = int((ranked.true & above).sum()), int(above.sum())
     return Threshold(
         precision,
         similarity,
         float(low),
         float(high),
-        reached=found / max(1, int(above.sum())),
-        recall=found / (int(pairs.true.sum()) + pairs.missed),
+        found / max(1, all_above),
+        *wilson(found, all_above),
+        recall=found / (int(ranked.true.sum()) + ranked.missed),
     )
 
 
-def _redrawn(pairs: ScoredPairs, seed: int) -> list[Indices]:
-    """Rows of the pairs when photos are drawn again with replacement."""
+def _redrawn(photos: Indices, seed: int) -> list[Indices]:
+    """How often each pair counts when photos are drawn again with replacement, for each round."""
     rng = np.random.default_rng(seed)
-    names, numbers = np.unique(pairs.photos, return_inverse=True)
-    rows_of = np.split(np.argsort(numbers, kind="stable"), np.cumsum(np.bincount(numbers))[:-1])
+    names, numbers = np.unique(photos, return_inverse=True)
     return [
-        np.concatenate([rows_of[i] for i in rng.integers(len(names), size=len(names))])
+        np.bincount(rng.integers(len(names), size=len(names)), minlength=len(names))[numbers]
         for _ in range(_ROUNDS)
     ]

@@ -1,0 +1,106 @@
+"""A collection's calibration: which score means which precision. Kept beside its items, read by searches and
+duplicate jobs. Everything here blocks.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from lookalike_extractor.calibration import ScoredPairs, Threshold, calibrate
+
+from lookalike_server.collection import Collection
+from lookalike_server.errors import ArgumentInvalid, NotCalibrated
+
+_DOCUMENT = "calibration"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The thresholds of a collection, by ascending precision, and where they come from.
+
+    Attributes:
+        same, different: pairs that it was set with.
+        missed: pairs of the same picture that the search did not return.
+        items: of the collection when it was set.
+        created: POSIX seconds.
+    """
+
+    thresholds: tuple[Threshold, ...]
+    same: int
+    different: int
+    missed: int
+    items: int
+    created: float
+
+
+def set_calibration(collection: Collection, pairs: ScoredPairs, precisions: Sequence[float]) -> Calibration:
+    """Learns thresholds from pairs of the collection and keeps them. Raises FitRefused for too few pairs."""
+    same = int(pairs.true.sum())
+    calibration = Calibration(
+        tuple(calibrate(pairs, sorted(set(precisions)))),
+        same,
+        len(pairs.true) - same,
+        pairs.missed,
+        collection.count,
+        time.time(),
+    )
+    collection.set_document(_DOCUMENT, json.dumps(_finite(asdict(calibration))))
+    return calibration
+
+
+def get_calibration(collection: Collection) -> Calibration:
+    """Returns what was kept. Raises NotCalibrated."""
+    text = collection.get_document(_DOCUMENT)
+    if text is None:
+        raise NotCalibrated(
+            f"Collection {collection.name!r} is not calibrated, so no score is known to mean a precision; "
+            f"run: lookalike calibrate --collection {collection.name}",
+            collection=collection.name,
+        )
+    fields = json.loads(text)
+    rows = [
+        {key: math.inf if value is None else value for key, value in t.items()}
+        for t in fields.pop("thresholds")
+    ]
+    return Calibration(tuple(Threshold(**row) for row in rows), **fields)
+
+
+def least_score(collection: Collection, precision: float, field: str = "min_precision") -> float:
+    """Returns the least score that means the precision: the first threshold for as much or more.
+
+    Raises ArgumentInvalid, with the field, unless 0 < precision < 1; NotCalibrated.
+    """
+    check_precision(precision, field)
+    calibration = get_calibration(collection)
+    fitting = [t for t in calibration.thresholds if t.precision >= precision]
+    if fitting and math.isfinite(fitting[0].similarity):
+        return fitting[0].similarity
+    known = ", ".join(f"{t.precision:g}" for t in calibration.thresholds if math.isfinite(t.similarity))
+    raise NotCalibrated(
+        f"Collection {collection.name!r} has no score for a precision of {precision:g}; it is calibrated for "
+        f"{known or 'none'}. Ask for less, or calibrate it with --precision {precision:g} and more pairs.",
+        collection=collection.name,
+        field=field,
+    )
+
+
+def check_precision(precision: float, field: str) -> None:
+    """Raises ArgumentInvalid unless 0 < precision < 1."""
+    if not 0 < precision < 1:  # NaN too
+        raise ArgumentInvalid(
+            f"{field} is {precision}; a precision lies between 0 and 1, as 0.95.", field=field
+        )
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity: null stands for it."""
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if value == math.inf else value
