@@ -30,13 +30,18 @@ class SearchResult:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All items of one state, by ascending sequence numbers; row i of each list is one item."""
+    """All items of one state, by ascending sequence numbers; row i of each list is one item.
+
+    `keys` are their own sequence numbers int64 [n]; `reference` says which fit the second filter, bool [n].
+    """
 
     sequence: int
+    keys: NDArray[np.int64]
     ids: list[str]
     descriptors: NDArray[np.float32]
     digests: list[bytes]
     attributes_json: list[str]
+    reference: NDArray[np.bool_]
 
 
 def hits_of(found: Found, rows: dict[int, Row], k: int, min_score: float | None, own: str) -> list[Hit]:

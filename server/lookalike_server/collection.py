@@ -111,6 +111,19 @@ class Collection:
             seen.add(row.id)
         return self._submit(lambda writing: writing.upsert(rows))
 
+    def submit_upsert_if(self, row: NewRow, wanted: Callable[[View, Writing], bool]) -> Future[Written]:
+        """Begins an upsert that is done only if `wanted` says so when its turn has come.
+
+        wanted: called in the thread that writes, with the view before the transaction and what the
+        transaction has changed so far. It must be quick: all other writes wait.
+        """
+        self.check_dimension(row.descriptor, "descriptor")
+
+        def apply(writing: Writing) -> Written:
+            return writing.upsert([row] if wanted(self._view, writing) else [])
+
+        return self._submit(apply)
+
     def delete(self, ids: Sequence[str]) -> Written:
         """Deletes the items of those ids that are there."""
         return self.submit_delete(ids).result()
@@ -171,18 +184,24 @@ class Collection:
         hits = [hits_of(one, rows, k, min_score, own) for one, own in zip(found, excluded, strict=True)]
         return SearchResult(view.sequence, hits)
 
-    def snapshot(self, where: str = "") -> Snapshot:
-        """Returns all items that fit, as they are now, with their descriptors float32 [n, d]."""
+    def snapshot(self, where: str = "", *, reference: str = "") -> Snapshot:
+        """Returns all items that fit, as they are now, with their descriptors float32 [n, d].
+
+        reference: a second filter; the snapshot says which of the items fit it too. "" means none.
+        """
         condition = parse_filter(where)
         with self._state() as (reader, view):
             rows = reader.page(0, -1, condition)
-            _, vectors = view.snapshot(self._wanted(reader, condition))
+            keys, vectors = view.snapshot(self._wanted(reader, condition))
+            fitting = reader.keys(parse_filter(reference)) if reference else keys[:0]
         return Snapshot(
             sequence=view.sequence,
+            keys=keys,
             ids=[row.id for row in rows],
             descriptors=vectors,
             digests=[row.digest for row in rows],
             attributes_json=[row.attributes_json for row in rows],
+            reference=np.isin(keys, fitting),
         )
 
     def set_document(self, name: str, value_json: str) -> None:
