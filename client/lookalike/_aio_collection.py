@@ -14,8 +14,10 @@ from lookalike.collection import PAGE, pages, total_of
 from lookalike.errors import LookalikeError
 from lookalike.images import ImageLike
 from lookalike.progress import Progress, Tally, observer
-from lookalike.records import AddReport, CollectionInfo, DuplicateGroup, Hit, Item
+from lookalike.records import AddReport, Calibration, CollectionInfo, DuplicateGroup, Hit, Item
 from lookalike.v1 import (
+    calibration_pb2,
+    calibration_pb2_grpc,
     collections_pb2,
     collections_pb2_grpc,
     duplicates_pb2,
@@ -42,6 +44,7 @@ class AsyncCollection:
         self._items: Any = items_pb2_grpc.ItemServiceStub(channel)
         self._search = search_pb2_grpc.SearchServiceStub(channel)
         self._duplicates = duplicates_pb2_grpc.DuplicateServiceStub(channel)
+        self._calibration = calibration_pb2_grpc.CalibrationServiceStub(channel)
 
     def __repr__(self) -> str:
         return f"AsyncCollection({self.name!r}, {self._client.target!r})"
@@ -111,6 +114,7 @@ class AsyncCollection:
         id: Any = None,  # noqa: A002 - the word that the API uses for it
         k: int = 10,
         min_score: float | None = None,
+        min_precision: float | None = None,
         where: str = "",
         timeout: float | None = None,
     ) -> Any:
@@ -118,7 +122,7 @@ class AsyncCollection:
         limits = await self._client.limits()
         queries, several = await asyncio.to_thread(_queries.queries, query, vector, id, limits)
         found: list[list[Hit]] = []
-        for request in _queries.requests(self.name, queries, k, min_score, where, limits):
+        for request in _queries.requests(self.name, queries, k, min_score, min_precision, where, limits):
             answer = await self._client._call(self._search.Search, request, timeout)
             found += _queries.hits(answer, queries[len(found) :])
         return found if several else found[0]
@@ -185,6 +189,30 @@ class AsyncCollection:
         except BaseException:
             await self._cancel(job_id)
             raise
+
+    async def calibrate(
+        self,
+        scores: Iterable[float],
+        same: Iterable[bool],
+        pictures: Iterable[int] | None = None,
+        *,
+        precisions: Iterable[float] = (),
+        missed: int = 0,
+        timeout: float | None = None,
+    ) -> Calibration:
+        """Like `Collection.calibrate`."""
+        pairs = _wire.scored_pairs(scores, same, pictures, missed)
+        request = calibration_pb2.SetCalibrationRequest(
+            collection=self.name, pairs=pairs, precisions=precisions
+        )
+        answer = await self._client._call(self._calibration.SetCalibration, request, timeout)
+        return _wire.calibration(answer.calibration)
+
+    async def calibration(self, *, timeout: float | None = None) -> Calibration:
+        """Like `Collection.calibration`."""
+        request = calibration_pb2.GetCalibrationRequest(collection=self.name)
+        answer = await self._client._call(self._calibration.GetCalibration, request, timeout)
+        return _wire.calibration(answer.calibration)
 
     async def _watch(self, job_id: str, progress: Watcher | None) -> None:
         call: Any = self._duplicates.WatchDuplicateJob(duplicates_pb2.WatchDuplicateJobRequest(job_id=job_id))

@@ -47,6 +47,7 @@ def requests(
     named: Sequence[NamedQuery],
     k: int,
     min_score: float | None,
+    min_precision: float | None,
     where: str,
     limits: Limits,
 ) -> Iterator[search_pb2.SearchRequest]:
@@ -56,7 +57,12 @@ def requests(
     entries = (_entries.Entry(i, source, "", query) for i, (source, query) in enumerate(named))
     for chunk in _bulk.cut(entries, limits):
         yield search_pb2.SearchRequest(
-            collection=collection, queries=_sendable(chunk), k=k, min_score=min_score, where=where
+            collection=collection,
+            queries=_sendable(chunk),
+            k=k,
+            min_score=min_score,
+            min_precision=min_precision,
+            where=where,
         )
 
 

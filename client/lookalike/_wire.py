@@ -21,6 +21,7 @@ from lookalike.errors import (
     Unavailable,
 )
 from lookalike.v1 import (
+    calibration_pb2,
     collections_pb2,
     duplicates_pb2,
     items_pb2,
@@ -174,6 +175,48 @@ def item(wire: items_pb2.Item) -> records.Item:
 
 def hits(wire: Iterable[search_pb2.Hit]) -> list[records.Hit]:
     return [records.Hit(hit.id, hit.score, attributes_from_json(hit.attributes_json)) for hit in wire]
+
+
+def scored_pairs(
+    scores: Iterable[float], same: Iterable[bool], pictures: Iterable[int] | None, missed: int
+) -> calibration_pb2.ScoredPairs:
+    """Pairs whose truth is known. Raises InvalidArgument for values of another kind."""
+    try:
+        return calibration_pb2.ScoredPairs(
+            scores=[float(score) for score in scores],
+            same=[bool(one) for one in same],
+            pictures=[int(picture) for picture in pictures or ()],
+            missed=missed,
+        )
+    except (TypeError, ValueError) as error:
+        raise InvalidArgument(
+            f"pairs are numbers, truths and numbers of pictures: {error}", "ARGUMENT_INVALID"
+        ) from None
+
+
+def calibration(wire: calibration_pb2.Calibration) -> records.Calibration:
+    return records.Calibration(
+        wire.collection,
+        tuple(map(_threshold, wire.thresholds)),
+        wire.same_pairs,
+        wire.different_pairs,
+        wire.missed_pairs,
+        wire.item_count,
+        wire.create_time.ToDatetime(tzinfo=UTC),
+    )
+
+
+def _threshold(wire: calibration_pb2.Threshold) -> records.Threshold:
+    return records.Threshold(
+        wire.precision,
+        wire.min_score if wire.HasField("min_score") else None,
+        wire.min_score_low if wire.HasField("min_score_low") else None,
+        wire.min_score_high if wire.HasField("min_score_high") else None,
+        wire.reached,
+        wire.reached_low,
+        wire.reached_high,
+        wire.recall,
+    )
 
 
 def job(wire: duplicates_pb2.DuplicateJob) -> records.DuplicateJob:

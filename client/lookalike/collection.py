@@ -13,8 +13,10 @@ from lookalike import _bulk, _entries, _jobs, _queries, _shared, _streams, _wire
 from lookalike.errors import LookalikeError
 from lookalike.images import ImageLike
 from lookalike.progress import Progress, Tally, observer
-from lookalike.records import AddReport, CollectionInfo, DuplicateGroup, DuplicateJob, Hit, Item
+from lookalike.records import AddReport, Calibration, CollectionInfo, DuplicateGroup, DuplicateJob, Hit, Item
 from lookalike.v1 import (
+    calibration_pb2,
+    calibration_pb2_grpc,
     collections_pb2,
     collections_pb2_grpc,
     duplicates_pb2,
@@ -46,6 +48,7 @@ class Collection:
         self._items = items_pb2_grpc.ItemServiceStub(channel)
         self._search = search_pb2_grpc.SearchServiceStub(channel)
         self._duplicates = duplicates_pb2_grpc.DuplicateServiceStub(channel)
+        self._calibration = calibration_pb2_grpc.CalibrationServiceStub(channel)
 
     def __repr__(self) -> str:
         return f"Collection({self.name!r}, {self._client.target!r})"
@@ -129,6 +132,7 @@ class Collection:
         id: str | None = None,
         k: int = 10,
         min_score: float | None = None,
+        min_precision: float | None = None,
         where: str = "",
         timeout: float | None = None,
     ) -> list[Hit]: ...
@@ -142,6 +146,7 @@ class Collection:
         id: list[str] | tuple[str, ...] | None = None,
         k: int = 10,
         min_score: float | None = None,
+        min_precision: float | None = None,
         where: str = "",
         timeout: float | None = None,
     ) -> list[list[Hit]]: ...
@@ -154,6 +159,7 @@ class Collection:
         id: Any = None,  # noqa: A002 - the word that the API uses for it
         k: int = 10,
         min_score: float | None = None,
+        min_precision: float | None = None,
         where: str = "",
         timeout: float | None = None,
     ) -> Any:
@@ -165,11 +171,14 @@ class Collection:
         Args:
             k: most hits.
             min_score: only hits at least this similar.
+            min_precision: only hits whose score means at least this precision, by the collection's
+                calibration; FailedPrecondition (NOT_CALIBRATED) when it has none for it.
             where: only items whose attributes fit, as "price < 100 and category = 'hat'".
         """
         queries, several = _queries.queries(query, vector, id, self._client.limits())
         found: list[list[Hit]] = []
-        for request in _queries.requests(self.name, queries, k, min_score, where, self._client.limits()):
+        limits = self._client.limits()
+        for request in _queries.requests(self.name, queries, k, min_score, min_precision, where, limits):
             answer = self._client._call(self._search.Search, request, timeout)
             found += _queries.hits(answer, queries[len(found) :])
         return found if several else found[0]
@@ -256,6 +265,44 @@ class Collection:
             collection=self.name, threshold=threshold, policy=_wire.policy_to_wire(policy), where=where
         )
         return _jobs.run(self._client, self._duplicates, request, progress)
+
+
+    def calibrate(
+        self,
+        scores: Iterable[float],
+        same: Iterable[bool],
+        pictures: Iterable[int] | None = None,
+        *,
+        precisions: Iterable[float] = (),
+        missed: int = 0,
+        timeout: float | None = None,
+    ) -> Calibration:
+        """Learns which score means which precision, from pairs of a query and an item with the truth of each.
+
+        The thresholds are kept with the collection, in place of those it had. `lookalike calibrate` makes
+        such pairs from copies of the collection's own pictures.
+
+        Args:
+            scores: of each pair, as a search gives them.
+            same: whether both show the same picture; at least 50 pairs do, and some do not.
+            pictures: a number for the picture that each query was made of; pairs of one are not independent.
+            precisions: to find thresholds for; none means 0.90, 0.95 and 0.99.
+            missed: pairs of the same picture that the search did not return.
+
+        Raises FailedPrecondition (FIT_REFUSED) for too few pairs.
+        """
+        pairs = _wire.scored_pairs(scores, same, pictures, missed)
+        request = calibration_pb2.SetCalibrationRequest(
+            collection=self.name, pairs=pairs, precisions=precisions
+        )
+        answer = self._client._call(self._calibration.SetCalibration, request, timeout)
+        return _wire.calibration(answer.calibration)
+
+    def calibration(self, *, timeout: float | None = None) -> Calibration:
+        """The thresholds that `calibrate` kept. Raises FailedPrecondition (NOT_CALIBRATED) without any."""
+        request = calibration_pb2.GetCalibrationRequest(collection=self.name)
+        answer = self._client._call(self._calibration.GetCalibration, request, timeout)
+        return _wire.calibration(answer.calibration)
 
 
 def pages(ids: Iterable[str]) -> Iterator[tuple[str, ...]]:

@@ -152,6 +152,40 @@ class Hit(Record):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
+class Threshold(Record):
+    """What is known of the least score for one precision. Intervals are of 95 %."""
+
+    precision: float
+    min_score: float | None
+    """None when no score reaches the precision."""
+    min_score_low: float | None
+    min_score_high: float | None
+    """The interval of `min_score`, by drawing pictures again; None where no score reached the precision."""
+    reached: float
+    """Precision of the pairs at or over `min_score`."""
+    reached_low: float
+    reached_high: float
+    recall: float
+    """Share of the pairs of the same picture that are at or over `min_score`."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Calibration(Record):
+    """Which score means which precision in a collection."""
+
+    collection: str
+    thresholds: tuple[Threshold, ...]
+    """By ascending precision."""
+    same_pairs: int
+    different_pairs: int
+    missed_pairs: int
+    """Pairs of the same picture that the search did not return."""
+    item_count: int
+    """Items of the collection when it was set."""
+    created: datetime
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Failure(Record):
     """One image or item that came to nothing, while all others went on."""
 

@@ -12,6 +12,7 @@ from lookalike.v1 import search_pb2_grpc
 from lookalike_extractor.errors import LookalikeError
 
 from lookalike_server.answers import Hit
+from lookalike_server.calibrations import least_score
 from lookalike_server.catalog import Catalog
 from lookalike_server.collection import Collection
 from lookalike_server.config import Settings
@@ -44,6 +45,7 @@ class SearchServicer(search_pb2_grpc.SearchServiceServicer):
     async def Search(self, request: pb.SearchRequest, context: Any) -> pb.SearchResponse:  # noqa: N802
         collection = self._catalog.get(request.collection)
         self._check(request)
+        least = await self._least(request, collection)
         queries = await self._descriptors(request.queries, collection)
         good = [i for i, query in enumerate(queries) if isinstance(query, np.ndarray)]
         found = await self._together.search(
@@ -58,7 +60,6 @@ class SearchServicer(search_pb2_grpc.SearchServiceServicer):
             for query in queries
         ]
         for i, hits in zip(good, found.hits, strict=True):
-            least = request.min_score if request.HasField("min_score") else -math.inf
             results[i].hits.extend(_hit(hit) for hit in hits if hit.score >= least)
         return pb.SearchResponse(results=results, sequence=found.sequence)
 
@@ -71,6 +72,14 @@ class SearchServicer(search_pb2_grpc.SearchServiceServicer):
                 "min_score is not a number; leave it unset for any score.", field="min_score"
             )
         parse_filter(request.where)
+
+    async def _least(self, request: pb.SearchRequest, collection: Collection) -> float:
+        """Returns the least score of a hit, from `min_score` and `min_precision`. Raises NotCalibrated."""
+        least = request.min_score if request.HasField("min_score") else -math.inf
+        if not request.HasField("min_precision"):
+            return least
+        precise = await in_thread(self._catalog.workers, least_score, collection, request.min_precision)
+        return max(least, precise)
 
     async def _descriptors(
         self, queries: Sequence[pb.Query], collection: Collection
