@@ -79,6 +79,8 @@ def error_of(error: grpc.RpcError, target: str) -> LookalikeError:
     code, details = error.code(), error.details() or ""
     if details == _FORGOTTEN:
         return errors.Unavailable(f"the connection to {target} broke", "STREAM_ENDED")
+    if "handshake failed" in details:
+        return errors.Unavailable(_handshake(target, details), "TLS_FAILED")
     if code is grpc.StatusCode.UNAVAILABLE:
         return errors.Unavailable(
             f"nobody answers at {target}; start a server with 'lookalike serve' ({details})", "UNREACHABLE"
@@ -86,6 +88,16 @@ def error_of(error: grpc.RpcError, target: str) -> LookalikeError:
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return errors.DeadlineExceeded(f"{target} did not answer within the timeout", "DEADLINE_EXCEEDED")
     return error_class(code.name)(details or code.name)
+
+
+def _handshake(target: str, details: str) -> str:
+    """What a failed TLS handshake means, from OpenSSL's words in gRPC's."""
+    if "WRONG_VERSION_NUMBER" in details:
+        return f"{target} does not speak TLS; connect without it, or start the server with a certificate"
+    if "CERTIFICATE_VERIFY_FAILED" in details or "Peer name" in details:
+        why = details.rpartition("CERTIFICATE_VERIFY_FAILED: ")[2].removesuffix(": OK")
+        return f"the certificate of {target} is not trusted ({why}); give the right authority as ca"
+    return f"no encrypted connection to {target} came about ({details})"
 
 
 def ended_early(target: str) -> LookalikeError:

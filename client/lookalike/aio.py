@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from lookalike import _aio_streams, _bulk, _entries, _shared, _wire
 from lookalike._aio_collection import AsyncCollection
+from lookalike._connection import Access, PathLike
 from lookalike.errors import AlreadyExists
 from lookalike.images import ImageLike
 from lookalike.records import (
@@ -49,13 +50,25 @@ class AsyncClient:
     It belongs to the event loop in which it was made. Files are read in threads.
     """
 
-    def __init__(self, target: str, *, timeout: float | None = None) -> None:
+    def __init__(
+        self,
+        target: str,
+        *,
+        timeout: float | None = None,
+        tls: bool = False,
+        ca: PathLike | None = None,
+        certificate: PathLike | None = None,
+        key: PathLike | None = None,
+        token: str | None = None,
+        plaintext_token: bool = False,
+    ) -> None:
         self._channel: grpc.aio.Channel | None = None
         self._engine: EmbeddedServer | None = None
-        self.target = _shared.checked_target(target)
+        access = Access(target, tls, ca, certificate, key, token, plaintext_token)
+        self.target = target
         self._timeout = timeout
         self._limits: Limits | None = None
-        self._channel = grpc.aio.insecure_channel(target, options=_shared.channel_options())
+        self._channel = access.aio_channel()
         self._models = models_pb2_grpc.ModelServiceStub(self._channel)
         self._embedding: Any = embedding_pb2_grpc.EmbeddingServiceStub(self._channel)
         self._collections = collections_pb2_grpc.CollectionServiceStub(self._channel)

@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 from numpy.typing import NDArray
 
 from lookalike import _bulk, _entries, _shared, _streams, _wire
+from lookalike._connection import Access, PathLike
 from lookalike.collection import Collection
 from lookalike.errors import AlreadyExists
 from lookalike.images import ImageLike
@@ -50,15 +51,32 @@ class Client:
     Args:
         target: "host:port" or "unix:/path/to/socket".
         timeout: for calls that are given none themselves; long streams have none unless they are given one.
+        tls: encrypts; the server's certificate must be signed by one of the system's authorities.
+        ca: file of the certificates (PEM) to believe instead; means tls.
+        certificate, key: files (PEM) that prove who the client is, where the server asks for that; mean tls.
+        token: what `lookalike token new` printed; sent with every call.
+        plaintext_token: lets the token travel unencrypted to another machine.
     """
 
-    def __init__(self, target: str, *, timeout: float | None = None) -> None:
+    def __init__(
+        self,
+        target: str,
+        *,
+        timeout: float | None = None,
+        tls: bool = False,
+        ca: PathLike | None = None,
+        certificate: PathLike | None = None,
+        key: PathLike | None = None,
+        token: str | None = None,
+        plaintext_token: bool = False,
+    ) -> None:
         self._channel: grpc.Channel | None = None
         self._engine: EmbeddedServer | None = None
-        self.target = _shared.checked_target(target)
+        access = Access(target, tls, ca, certificate, key, token, plaintext_token)
+        self.target = target
         self._timeout = timeout
         self._limits: Limits | None = None
-        self._channel = grpc.insecure_channel(target, options=_shared.channel_options())
+        self._channel = access.channel()
         self._models = models_pb2_grpc.ModelServiceStub(self._channel)
         self._embedding = embedding_pb2_grpc.EmbeddingServiceStub(self._channel)
         self._collections = collections_pb2_grpc.CollectionServiceStub(self._channel)

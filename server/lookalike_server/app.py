@@ -35,8 +35,12 @@ from lookalike_server.engine import Engine
 from lookalike_server.errors import ConfigInvalid, InternalError
 from lookalike_server.interceptors import CallInterceptor
 from lookalike_server.services.duplicates import DuplicateServicer
+from lookalike_server.tls import Certificates
 
 __all__ = ["SERVICES", "EmbeddedServer", "Stop", "run", "serve"]
+
+# What a server that only its own program can reach leaves out, whatever the environment says.
+_PRIVATE = {"tls_certificate": None, "tls_key": None, "tls_client_ca": None}
 
 # What a call may need to send its last message once nothing else is left to do.
 _PARTING_SECONDS = 0.5
@@ -65,7 +69,9 @@ async def run(settings: Settings, stop: Stop, ready: Callable[[str, Engine], Non
     recipes = served_recipes(settings)
     calls = CallInterceptor()
     async with AsyncExitStack() as stack:
-        server, address = listen(settings, calls)
+        certificates = Certificates.of(settings)
+        tls = certificates.credentials(certificates.watched()) if certificates else None
+        server, address = listen(settings, calls, tls)
         stack.push_async_callback(server.stop, None)
         catalog = Catalog(settings.data)
         stack.callback(catalog.close)
@@ -211,7 +217,7 @@ class EmbeddedServer:
 
     def _run(self, settings: Settings) -> None:
         try:
-            asyncio.run(self._serve(settings.model_copy(update={"address": self.target})))
+            asyncio.run(self._serve(settings.model_copy(update={"address": self.target, **_PRIVATE})))
         except BaseException as error:
             if not self._ready.done():
                 self._ready.set_exception(error)

@@ -91,7 +91,9 @@ def make_engine(settings: Settings, recipes: Mapping[str, Recipe]) -> Engine:
     )
 
 
-def listen(settings: Settings, calls: CallInterceptor) -> tuple[grpc.aio.Server, str]:
+def listen(
+    settings: Settings, calls: CallInterceptor, tls: grpc.ServerCredentials | None = None
+) -> tuple[grpc.aio.Server, str]:
     """Takes the address. Returns the server, not started, and its address with the port that was taken.
 
     Raises ListenFailed.
@@ -101,7 +103,7 @@ def listen(settings: Settings, calls: CallInterceptor) -> tuple[grpc.aio.Server,
     size = ("grpc.max_receive_message_length", settings.max_message_bytes)
     server = grpc.aio.server(interceptors=[calls], options=[*_OPTIONS, size])
     try:
-        port = server.add_insecure_port(address)
+        port = server.add_secure_port(address, tls) if tls else server.add_insecure_port(address)
     except RuntimeError as error:
         raise ListenFailed(f"Cannot listen on {address}: {error}.") from None
     return server, address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"

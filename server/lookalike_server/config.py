@@ -15,18 +15,28 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import platformdirs
 from lookalike_extractor.errors import did_you_mean
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from lookalike_server.errors import ConfigInvalid
 
 PREFIX = "LOOKALIKE_"
 MIB = 1 << 20
 
-_OF_THE_CLIENT = {"server", "config"}
+_OF_THE_CLIENT = {"server", "config", "tls", "ca", "cert", "key", "token", "plaintext_token"}
+
+_PATHS = ("data", "tls_certificate", "tls_key", "tls_client_ca")
 
 
 class _Table(BaseModel):
@@ -94,6 +104,13 @@ class Settings(_Table):
     drain_seconds: float = Field(30.0, ge=0)
     """How long calls in flight may take to end once the server was told to stop."""
 
+    tls_certificate: Path | None = None
+    """PEM file: the server's certificate, then those between it and its authority. None: no encryption."""
+    tls_key: Path | None = None
+    """PEM file with the key of `tls_certificate`, without a passphrase."""
+    tls_client_ca: Path | None = None
+    """PEM file: clients must show a certificate that one of these signed. None: they show none."""
+
     @field_validator("address")
     @classmethod
     def _address(cls, value: str) -> str:
@@ -104,10 +121,18 @@ class Settings(_Table):
             raise ValueError("must be HOST:PORT, as 127.0.0.1:50051, or unix:PATH")
         return value
 
-    @field_validator("data")
+    @field_validator(*_PATHS)
     @classmethod
-    def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return None if value is None else value.expanduser().absolute()
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key belong together; set both or neither")
+        if self.tls_client_ca is not None and self.tls_certificate is None:
+            raise ValueError("tls_client_ca asks for tls_certificate and tls_key")
+        return self
 
 
 def load_settings(
@@ -146,7 +171,8 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigInvalid(f"{path}: cannot be read: {error}.") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigInvalid(f"{path}: is not TOML: {error}.") from None
-    _anchor(table, "data", path.parent)
+    for key in _PATHS:
+        _anchor(table, key, path.parent)
     recipes = table.get("recipes")
     for recipe in recipes.values() if isinstance(recipes, dict) else ():
         _anchor(recipe, "weights", path.parent)
@@ -179,6 +205,8 @@ def _of_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _line(problem: Any, origins: Mapping[str, str]) -> str:
+    if not problem["loc"]:  # of settings that do not go together
+        return f"{problem['msg'].removeprefix('Value error, ')}."
     top, *path = (str(part) for part in problem["loc"])
     place = ".".join([origins.get(top, top), *path])
     if problem["type"] == "extra_forbidden":
