@@ -266,7 +266,6 @@ class Collection:
         )
         return _jobs.run(self._client, self._duplicates, request, progress)
 
-
     def calibrate(
         self,
         scores: Iterable[float],
