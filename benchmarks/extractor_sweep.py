@@ -4,6 +4,7 @@
     python benchmarks/extractor_sweep.py torchvision [WORD]    all leaf modules of every torchvision model
     python benchmarks/extractor_sweep.py timm [WORD]           one model of each timm family
     python benchmarks/extractor_sweep.py towers                Hugging Face and open_clip vision towers
+    python benchmarks/extractor_sweep.py leaves                seconds to list models of many leaf modules
 
 Weights are random. Each model is captured at batch 1 and compared, in eval mode, at batches 1 and 3. WORD
 keeps the models whose name contains it. One line per model; the last line counts. timm, transformers and
@@ -13,7 +14,9 @@ open_clip_torch are needed for the parts that name them.
 from __future__ import annotations
 
 import inspect
+import math
 import re
+import statistics
 import sys
 import time
 import warnings
@@ -230,13 +233,40 @@ def name_all(word: str) -> Counter[str]:
     return counts
 
 
+class Block(nn.Module):
+    """Three leaf modules and an addition."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.act = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.ReLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.act(self.norm(self.conv(x))) + x
+
+
+def list_many_leaves() -> None:
+    for leaves in (1_250, 2_500, 5_000, 10_000):
+        model = nn.Sequential(*[Block() for _ in range(math.ceil(leaves / 3))])
+        seconds = []
+        for _ in range(5):
+            start = time.perf_counter()
+            get_graph_node_names(model)
+            seconds.append(time.perf_counter() - start)
+        print(f"{leaves:6,} leaf modules: {statistics.median(seconds):.2f} s", flush=True)
+
+
 PARTS = {"torchvision": torchvision_models, "timm": timm_models, "towers": towers}
 
 
 def main() -> None:
     warnings.simplefilter("ignore")
     part, word = sys.argv[1], (sys.argv[2:] or [""])[0]
-    print(dict(name_all(word) if part == "names" else compare_all(PARTS[part](), word)))
+    if part == "leaves":
+        list_many_leaves()
+    elif part == "names":
+        print(dict(name_all(word)))
+    else:
+        print(dict(compare_all(PARTS[part](), word)))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ def preserved(model: nn.Module) -> Iterator[None]:
     """
     attributes = [(module.__dict__, dict(module.__dict__)) for module in model.modules()]
     values = [value for _, saved in attributes for value in saved.values()]
-    contents = [(value, _items(value)) for value in values if isinstance(value, _CONTAINERS)]
+    contents = [(value, _items(value) if value else []) for value in values if isinstance(value, _CONTAINERS)]
     buffers = [
         (buffer, buffer.detach().clone()) for buffer in model.buffers() if buffer.device.type != "meta"
     ]
