@@ -36,11 +36,12 @@ from lookalike_server.errors import ConfigInvalid, InternalError
 from lookalike_server.interceptors import CallInterceptor
 from lookalike_server.services.duplicates import DuplicateServicer
 from lookalike_server.tls import Certificates
+from lookalike_server.tokens import Gate
 
 __all__ = ["SERVICES", "EmbeddedServer", "Stop", "run", "serve"]
 
 # What a server that only its own program can reach leaves out, whatever the environment says.
-_PRIVATE = {"tls_certificate": None, "tls_key": None, "tls_client_ca": None}
+_PRIVATE = {"tls_certificate": None, "tls_key": None, "tls_client_ca": None, "token_file": None}
 
 # What a call may need to send its last message once nothing else is left to do.
 _PARTING_SECONDS = 0.5
@@ -67,7 +68,7 @@ async def run(settings: Settings, stop: Stop, ready: Callable[[str, Engine], Non
     InternalError when the device is lost.
     """
     recipes = served_recipes(settings)
-    calls = CallInterceptor()
+    calls = CallInterceptor(Gate(settings.token_file) if settings.token_file else None)
     async with AsyncExitStack() as stack:
         certificates = Certificates.of(settings)
         tls = certificates.credentials(certificates.watched()) if certificates else None

@@ -36,7 +36,7 @@ MIB = 1 << 20
 
 _OF_THE_CLIENT = {"server", "config", "tls", "ca", "cert", "key", "token", "plaintext_token"}
 
-_PATHS = ("data", "tls_certificate", "tls_key", "tls_client_ca")
+_PATHS = ("data", "tls_certificate", "tls_key", "tls_client_ca", "token_file")
 
 
 class _Table(BaseModel):
@@ -111,6 +111,11 @@ class Settings(_Table):
     tls_client_ca: Path | None = None
     """PEM file: clients must show a certificate that one of these signed. None: they show none."""
 
+    token_file: Path | None = None
+    """Lines that `lookalike token new` printed; calls then need a token. None: everybody may call."""
+    plaintext_tokens: bool = False
+    """Takes tokens without encryption from other machines, as behind a proxy that encrypts."""
+
     @field_validator("address")
     @classmethod
     def _address(cls, value: str) -> str:
@@ -132,7 +137,20 @@ class Settings(_Table):
             raise ValueError("tls_certificate and tls_key belong together; set both or neither")
         if self.tls_client_ca is not None and self.tls_certificate is None:
             raise ValueError("tls_client_ca asks for tls_certificate and tls_key")
+        if self.token_file is not None and not (
+            self.tls_certificate is not None or self.plaintext_tokens or _stays_here(self.address)
+        ):
+            raise ValueError(
+                f"token_file: on {self.address} everyone on the way could read the tokens; set "
+                "tls_certificate and tls_key, or plaintext_tokens where something else encrypts"
+            )
         return self
+
+
+def _stays_here(address: str) -> bool:
+    """Whether only this machine reaches the address."""
+    host = address.rpartition(":")[0].strip("[]")
+    return address.startswith("unix:") or host == "localhost" or host.startswith("127.") or host == "::1"
 
 
 def load_settings(

@@ -17,11 +17,15 @@ Errors are raised in any room, named here or there, and turned into wire in one 
     ├── NotCalibrated              no score of a collection is known to mean that precision
     ├── QueueFull                  try again in a moment
     ├── DeadlineUnreachable        the caller's deadline passed, or cannot be met
+    ├── DeviceStalled              the device answers nothing at the moment
     ├── Draining                   the server is stopping
     ├── DiskFull
     ├── StoreDamaged               a collection's files are not what was written
     ├── StoreTooNew                written by a newer version of this program
     ├── StoreUnusable              the files cannot be opened or written: their rights
+    ├── TokenMissing, TokenInvalid
+    ├── ScopeMissing               the token may not make this call
+    ├── TokenLimit                 the token's share is used up; try again in a moment
     ├── DataDirectoryBusy          another process has it open
     ├── ConfigInvalid
     ├── ListenFailed               the address cannot be bound
@@ -108,6 +112,11 @@ class DeadlineUnreachable(LookalikeError):
     reason = "DEADLINE_UNREACHABLE"
 
 
+class DeviceStalled(LookalikeError):
+    status = "UNAVAILABLE"
+    reason = "DEVICE_STALLED"
+
+
 class Draining(LookalikeError):
     status = "UNAVAILABLE"
     reason = "DRAINING"
@@ -131,6 +140,26 @@ class StoreTooNew(LookalikeError):
 class StoreUnusable(LookalikeError):
     status = "FAILED_PRECONDITION"
     reason = "STORE_UNUSABLE"
+
+
+class TokenMissing(LookalikeError):
+    status = "UNAUTHENTICATED"
+    reason = "TOKEN_MISSING"
+
+
+class TokenInvalid(LookalikeError):
+    status = "UNAUTHENTICATED"
+    reason = "TOKEN_INVALID"
+
+
+class ScopeMissing(LookalikeError):
+    status = "PERMISSION_DENIED"
+    reason = "SCOPE_MISSING"
+
+
+class TokenLimit(LookalikeError):
+    status = "RESOURCE_EXHAUSTED"
+    reason = "TOKEN_LIMIT"
 
 
 class DataDirectoryBusy(LookalikeError):

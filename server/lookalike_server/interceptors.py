@@ -1,18 +1,26 @@
-"""The one place where an error becomes the status of a call, and where calls in flight are counted."""
+"""The one place where a call is let in, where its error becomes a status, and where calls are counted."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
-from typing import Any
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import ExitStack, aclosing, asynccontextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from google.protobuf.message import DecodeError
 from lookalike_extractor.errors import LookalikeError
 
+from lookalike_server.caller import CALLER, caller_of
+from lookalike_server.calls import CallObserver, CallRecord, begin
 from lookalike_server.errors import ArgumentInvalid
 from lookalike_server.wire import status_of
+
+if TYPE_CHECKING:
+    from lookalike_server.quotas import Quota
+    from lookalike_server.tokens import Gate
 
 Handler = Any  # grpc.RpcMethodHandler; its type stub leaves the fields out
 
@@ -25,10 +33,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     An error of a servicer method becomes its rich status; so does a message that cannot be parsed.
     Cancellation passes through untouched: nobody is there to answer. `wait_idle` returns once no call is in
     flight.
+
+    Args:
+        gate: asks for tokens; None lets everybody in.
+        observers: are told of each call, those that were not let in as well.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, gate: Gate | None = None, observers: Sequence[CallObserver] = ()) -> None:
         self.calls = 0
+        self._gate = gate
+        self._observers = observers
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -40,52 +54,83 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler:
+        method: str = handler_call_details.method
         handler = await continuation(handler_call_details)
-        if handler is None or not handler_call_details.method.startswith("/lookalike.v1."):
+        if handler is None or not method.startswith("/lookalike.v1."):
             return handler
-        return self._guarded(handler)
+        name, quota = "", None
+        if self._gate is not None:
+            try:
+                name, quota = self._gate.admit(method, handler_call_details.invocation_metadata)
+            except LookalikeError as error:
+                return self._refusal(method, error)
+        return self._guarded(handler, method, name, quota)
 
-    def _guarded(self, handler: Handler) -> Handler:
+    def _refusal(self, method: str, error: LookalikeError) -> Handler:
+        """Answers without reading the request: a stranger's megabytes are not taken in."""
+
+        async def refuse(requests: Any, context: Any) -> AsyncIterator[Any]:
+            async with self._call(context, method, "", None):
+                raise error
+            yield
+
+        return grpc.stream_stream_rpc_method_handler(refuse)
+
+    def _guarded(self, handler: Handler, method: str, name: str, quota: Quota | None) -> Handler:
+        def around(context: Any) -> Any:
+            return self._call(context, method, name, quota)
+
+        takes = "stream" if handler.request_streaming else "unary"
+        gives = "stream" if handler.response_streaming else "unary"
         checked = _checked_stream if handler.request_streaming else _checked
-        if handler.request_streaming and handler.response_streaming:
-            wrap, method = grpc.stream_stream_rpc_method_handler, self._stream(handler.stream_stream, checked)
-        elif handler.request_streaming:
-            wrap, method = grpc.stream_unary_rpc_method_handler, self._unary(handler.stream_unary, checked)
-        elif handler.response_streaming:
-            wrap, method = grpc.unary_stream_rpc_method_handler, self._stream(handler.unary_stream, checked)
-        else:
-            wrap, method = grpc.unary_unary_rpc_method_handler, self._unary(handler.unary_unary, checked)
-        return wrap(method, _reading(handler.request_deserializer), handler.response_serializer)
-
-    def _unary(self, method: Any, checked: Callable[[Any], Any]) -> Any:
-        async def guarded(request: Any, context: Any) -> Any:
-            async with self._call(context):
-                return await method(checked(request), context)
-
-        return guarded
-
-    def _stream(self, method: Any, checked: Callable[[Any], Any]) -> Any:
-        async def guarded(request: Any, context: Any) -> AsyncIterator[Any]:
-            async with self._call(context), aclosing(method(checked(request), context)) as responses:
-                async for response in responses:
-                    yield response
-
-        return guarded
+        make = _stream if handler.response_streaming else _unary
+        wrap = getattr(grpc, f"{takes}_{gives}_rpc_method_handler")
+        guarded = make(getattr(handler, f"{takes}_{gives}"), checked, around)
+        return wrap(guarded, _reading(handler.request_deserializer), handler.response_serializer)
 
     @asynccontextmanager
-    async def _call(self, context: Any) -> AsyncIterator[None]:
+    async def _call(self, context: Any, method: str, name: str, quota: Quota | None) -> AsyncIterator[None]:
+        metadata = context.invocation_metadata() or ()
+        record = begin(method, context.peer(), metadata)
+        record.token = name
+        caller = caller_of(context)
+        CALLER.set(replace(caller, name=name or caller.name, quota=quota))
         self.calls += 1
         self._idle.clear()
-        try:
-            yield
-        except grpc.aio.AbortError:
-            raise
-        except Exception as error:
-            await _abort(context, error)
-        finally:
-            self.calls -= 1
-            if not self.calls:
-                self._idle.set()
+        with ExitStack() as stack:
+            for observer in self._observers:
+                stack.enter_context(observer.around(record, dict(metadata)))
+            try:
+                yield
+            except grpc.aio.AbortError:
+                raise
+            except Exception as error:
+                await _abort(context, error, record)
+            except BaseException:  # cancelled, or a generator that is closed
+                record.code = grpc.StatusCode.CANCELLED.name
+                raise
+            finally:
+                record.seconds = time.monotonic() - record.started
+                self.calls -= 1
+                if not self.calls:
+                    self._idle.set()
+
+
+def _unary(method: Any, checked: Callable[[Any], Any], around: Callable[[Any], Any]) -> Any:
+    async def guarded(request: Any, context: Any) -> Any:
+        async with around(context):
+            return await method(checked(request), context)
+
+    return guarded
+
+
+def _stream(method: Any, checked: Callable[[Any], Any], around: Callable[[Any], Any]) -> Any:
+    async def guarded(request: Any, context: Any) -> AsyncIterator[Any]:
+        async with around(context), aclosing(method(checked(request), context)) as responses:
+            async for response in responses:
+                yield response
+
+    return guarded
 
 
 def _reading(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
@@ -111,7 +156,9 @@ async def _checked_stream(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
         yield _checked(request)
 
 
-async def _abort(context: Any, error: Exception) -> None:
+async def _abort(context: Any, error: Exception, record: CallRecord) -> None:
     status = status_of(error)
+    record.code = _CODES[status.code].name
+    record.reason = error.reason if isinstance(error, LookalikeError) else "INTERNAL"
     details = (("grpc-status-details-bin", status.SerializeToString()),)
     await context.abort(_CODES[status.code], status.message, details)

@@ -24,6 +24,7 @@ _COMMANDS = (
     "models",
     "fit",
     "collections",
+    "token",
 )
 _MISUSE = (errors.InvalidArgument, errors.NotFound, errors.AlreadyExists)
 
