@@ -182,36 +182,40 @@ def random_copy(
     image: Image.Image,
     rng: np.random.Generator,
     other: Image.Image,
-    families: Sequence[str] = tuple(FAMILIES),
+    families: Sequence[str] | None = None,
     most: int = 3,
+    edits: Mapping[str, Edit] = FAMILIES,
 ) -> Image.Image:
-    """One copy: one to `most` different families, one after the other in the order of FAMILIES.
+    """One copy: one to `most` different families, one after the other in the order of `edits`.
 
     Args:
         other: what composites paste into; a photo that is no copy of `image`.
+        families: names in `edits`; None means all.
+        edits: FAMILIES, or unseen.UNSEEN.
 
     Raises:
         RecipeInvalid: an unknown family, with the nearest names, or none at all.
     """
-    check_families(families)
+    families = tuple(edits) if families is None else families
+    check_families(families, edits)
     steps = int(rng.integers(1, min(most, len(families)) + 1))
     chosen = set(rng.choice(list(families), size=steps, replace=False).tolist())
     image, other = workable(image), workable(other)
-    for name in FAMILIES:
+    for name in edits:
         if name in chosen:
-            image = FAMILIES[name](image, rng, other)
+            image = edits[name](image, rng, other)
     return image
 
 
-def check_families(families: Sequence[str]) -> None:
-    """Raises RecipeInvalid unless all are names in FAMILIES and there is at least one."""
+def check_families(families: Sequence[str], edits: Mapping[str, Edit] = FAMILIES) -> None:
+    """Raises RecipeInvalid unless all are names in `edits` and there is at least one."""
+    known = ", ".join(edits)
     if not families:
-        raise RecipeInvalid(f"no family of edits was given; choose some of {', '.join(FAMILIES)}")
+        raise RecipeInvalid(f"no family of edits was given; choose some of {known}")
     for name in families:
-        if name not in FAMILIES:
+        if name not in edits:
             raise RecipeInvalid(
-                f"there is no family of edits {name!r}; there are {', '.join(FAMILIES)}."
-                f"{did_you_mean(name, FAMILIES)}"
+                f"there is no family of edits {name!r}; there are {known}.{did_you_mean(name, edits)}"
             )
 
 

@@ -1,0 +1,158 @@
+"""`lookalike calibrate`: which score means which precision in a collection."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lookalike.cli.connection import connect, place_options
+from lookalike.cli.meter import meter
+from lookalike.cli.output import interruptible, plural, print_json, print_table, say, shown
+
+if TYPE_CHECKING:
+    from lookalike import Client, Collection
+    from lookalike.cli.scoring import Scored
+    from lookalike.records import Calibration, Threshold
+
+
+def _precisions(_: click.Context, __: click.Parameter, text: str) -> list[float]:
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if not values or not all(0 < value < 1 for value in values):
+        raise click.BadParameter(f"{text!r} is no list of numbers between 0 and 1, as 0.9,0.95,0.99")
+    return values
+
+
+@click.command("calibrate", short_help="Learn which score means which precision.")
+@click.option("-c", "--collection", "name", required=True, metavar="NAME")
+@click.option(
+    "--precision",
+    default="0.9,0.95,0.99",
+    show_default=True,
+    metavar="LIST",
+    callback=_precisions,
+    help="To find thresholds for.",
+)
+@click.option(
+    "--pairs",
+    metavar="FILE.csv",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Learn from these pairs of items: id, id, and 1 for the same picture or 0.",
+)
+@click.option("--photos", default=200, show_default=True, type=click.IntRange(13), help="To make copies of.")
+@click.option(
+    "--copies", default=4, show_default=True, type=click.IntRange(1, 50), help="Made of each photo."
+)
+@click.option("--seed", default=0, show_default=True, help="Of the photos and copies.")
+@click.option(
+    "-o",
+    "--output",
+    default=Path("lookalike-calibration.html"),
+    show_default=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Histograms of the scores, and precision against recall.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the thresholds as JSON.")
+@place_options
+def command(
+    name: str,
+    precision: list[float],
+    pairs: Path | None,
+    photos: int,
+    copies: int,
+    seed: int,
+    output: Path,
+    as_json: bool,
+    **place: Any,
+) -> None:
+    """Learns which score means which precision in a collection, and keeps it there for searches
+    (--min-precision) and duplicates.
+
+    Without --pairs it makes copies of the collection's own photos, with edits that no recipe was fitted with,
+    and searches them. The photos' files must be on this machine, as `lookalike index` left them.
+    """
+    from lookalike.cli import curves, scoring
+
+    if not output.absolute().parent.is_dir():
+        raise click.UsageError(f"there is no folder {shown(output.absolute().parent)!r} to write to")
+    with connect(**place) as client, interruptible("nothing was kept"):
+        collection = client.collection(name)
+        if pairs is not None:
+            scored = scoring.of_labels(collection, pairs)
+        else:
+            scored = _of_copies(client, collection, photos, copies, seed)
+        learned = collection.calibrate(
+            scored.scores, scored.same, scored.pictures, precisions=precision, missed=scored.missed
+        )
+    output.write_text(curves.page(learned, scored.scores, scored.same), encoding="utf-8")
+    _tell(scored)
+    if as_json:
+        print_json(
+            {"collection": name, "report": shown(output), "thresholds": list(map(_plain, learned.thresholds))}
+        )
+    else:
+        _show(learned)
+        click.echo(f"report: {shown(output.absolute())}")
+
+
+def _of_copies(client: Client, collection: Collection, photos: int, copies: int, seed: int) -> Scored:
+    from lookalike.cli import scoring
+
+    try:
+        import lookalike_extractor.unseen  # noqa: F401 - asked for before photos are looked at
+    except ImportError as error:
+        raise click.ClickException(f"{error}; run: pip install 'lookalike[extractor]'") from error
+    space = collection.info().space.id
+    thresholds = [r.duplicate_threshold for r in client.recipes() if r.space.id == space]
+    items, same_file = scoring.photos_of(collection, photos, seed)
+    with meter("calibrating", len(items) * copies, "copies") as advance:
+        return scoring.of_copies(
+            collection,
+            items,
+            same_file,
+            copies=copies,
+            threshold=thresholds[0] if thresholds else 1.0,
+            seed=seed,
+            advance=lambda done: advance(done, len(items) * copies),
+        )
+
+
+def _tell(scored: Scored) -> None:
+    if scored.unreadable:
+        say(f"{plural(len(scored.unreadable), 'photo')} could not be read and had no copies")
+    if scored.undecided:
+        say(
+            f"left out {plural(scored.undecided, 'pair')} with items that look like copies of the photo "
+            "themselves; find and remove duplicates first, or label pairs, to have them counted"
+        )
+
+
+def _show(learned: Calibration) -> None:
+    say(
+        f"learned from {plural(learned.same_pairs, 'pair')} of the same picture and "
+        f"{learned.different_pairs:,} of different ones; kept in {learned.collection!r}"
+    )
+    rows = [
+        [
+            f"{t.precision:g}",
+            _score(t.min_score),
+            f"{_score(t.min_score_low)} to {_score(t.min_score_high)}",
+            f"{t.reached:.3f}",
+            f"{t.reached_low:.3f} to {t.reached_high:.3f}",
+            f"{t.recall:.3f}",
+        ]
+        for t in learned.thresholds
+    ]
+    print_table(["precision", "score", "95 %", "reached", "95 %", "recall"], rows)
+
+
+def _score(score: float | None) -> str:
+    return "-" if score is None else f"{score:.4f}"
+
+
+def _plain(threshold: Threshold) -> dict[str, float | None]:
+    return {name: getattr(threshold, name) for name in threshold.__slots__}
