@@ -23,6 +23,7 @@ _COMMANDS = (
     "inspect",
     "models",
     "fit",
+    "calibrate",
     "collections",
     "token",
 )

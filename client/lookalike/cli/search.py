@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 @click.option("-k", default=10, show_default=True, type=click.IntRange(min=1), help="Most hits.")
 @click.option("--where", default="", metavar="FILTER", help='Only items that fit, as "price < 100".')
 @click.option("--min-score", type=float, help="Only hits at least this similar, -1 to 1.")
+@click.option("--min-precision", type=float, help="Only hits this sure, as 0.95; see `lookalike calibrate`.")
 @click.option("--json", "as_json", is_flag=True, help="Print the hits as JSON.")
 @place_options
 def command(
@@ -32,6 +33,7 @@ def command(
     k: int,
     where: str,
     min_score: float | None,
+    min_precision: float | None,
     as_json: bool,
     server: str | None,
     data: Path | None,
@@ -45,7 +47,13 @@ def command(
     with connect(server, data) as client:
         shelf = client.collection(collection)
         hits = shelf.search(
-            image, vector=row, id=item_id and shown(item_id), k=k, min_score=min_score, where=where
+            image,
+            vector=row,
+            id=item_id and shown(item_id),
+            k=k,
+            min_score=min_score,
+            min_precision=min_precision,
+            where=where,
         )
     if as_json:
         found = [{"id": hit.id, "score": hit.score, "attributes": hit.attributes} for hit in hits]
