@@ -22,10 +22,13 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
+from lookalike.v1 import items_pb2 as lookalike_dot_v1_dot_items__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dlookalike/v1/duplicates.proto\x12\x0clookalike.v1\x1a\x17google/rpc/status.proto\"\xd8\x02\n\x0c\x44uplicateJob\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\ncollection\x18\x02 \x01(\t\x12\x11\n\tthreshold\x18\x03 \x01(\x01\x12\x32\n\x06policy\x18\x04 \x01(\x0e\x32\".lookalike.v1.RepresentativePolicy\x12%\n\x05state\x18\x05 \x01(\x0e\x32\x16.lookalike.v1.JobState\x12\x12\n\nitems_done\x18\x06 \x01(\x04\x12\x13\n\x0bitems_total\x18\x07 \x01(\x04\x12\x13\n\x0bpairs_found\x18\x08 \x01(\x04\x12\x13\n\x0bgroup_count\x18\t \x01(\x04\x12\x10\n\x08sequence\x18\n \x01(\x04\x12!\n\x05\x65rror\x18\x0b \x01(\x0b\x32\x12.google.rpc.Status\x12\x15\n\rsampled_pairs\x18\x0c \x01(\x04\x12\x1b\n\x13sampled_pairs_found\x18\r \x01(\x04\"[\n\x0e\x44uplicateGroup\x12\x19\n\x11representative_id\x18\x01 \x01(\t\x12.\n\x07members\x18\x02 \x03(\x0b\x32\x1d.lookalike.v1.DuplicateMember\"Y\n\x0f\x44uplicateMember\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\x12\r\n\x05\x65xact\x18\x03 \x01(\x08\x12\x17\n\x0f\x61ttributes_json\x18\x04 \x01(\t\"\x97\x01\n\x18StartDuplicateJobRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x16\n\tthreshold\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x32\n\x06policy\x18\x03 \x01(\x0e\x32\".lookalike.v1.RepresentativePolicy\x12\r\n\x05where\x18\x04 \x01(\tB\x0c\n\n_threshold\"D\n\x19StartDuplicateJobResponse\x12\'\n\x03job\x18\x01 \x01(\x0b\x32\x1a.lookalike.v1.DuplicateJob\"*\n\x18WatchDuplicateJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"D\n\x19WatchDuplicateJobResponse\x12\'\n\x03job\x18\x01 \x01(\x0b\x32\x1a.lookalike.v1.DuplicateJob\"+\n\x19\x43\x61ncelDuplicateJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"E\n\x1a\x43\x61ncelDuplicateJobResponse\x12\'\n\x03job\x18\x01 \x01(\x0b\x32\x1a.lookalike.v1.DuplicateJob\"S\n\x1aListDuplicateGroupsRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"d\n\x1bListDuplicateGroupsResponse\x12,\n\x06groups\x18\x01 \x03(\x0b\x32\x1c.lookalike.v1.DuplicateGroup\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\x9b\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11JOB_STATE_PENDING\x10\x01\x12\x15\n\x11JOB_STATE_RUNNING\x10\x02\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x03\x12\x14\n\x10JOB_STATE_FAILED\x10\x04\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x05*\xac\x01\n\x14RepresentativePolicy\x12%\n!REPRESENTATIVE_POLICY_UNSPECIFIED\x10\x00\x12!\n\x1dREPRESENTATIVE_POLICY_LARGEST\x10\x01\x12 \n\x1cREPRESENTATIVE_POLICY_OLDEST\x10\x02\x12(\n$REPRESENTATIVE_POLICY_MOST_CONNECTED\x10\x03\x32\xbf\x03\n\x10\x44uplicateService\x12\x64\n\x11StartDuplicateJob\x12&.lookalike.v1.StartDuplicateJobRequest\x1a\'.lookalike.v1.StartDuplicateJobResponse\x12k\n\x11WatchDuplicateJob\x12&.lookalike.v1.WatchDuplicateJobRequest\x1a\'.lookalike.v1.WatchDuplicateJobResponse\"\x03\x90\x02\x01\x30\x01\x12g\n\x12\x43\x61ncelDuplicateJob\x12\'.lookalike.v1.CancelDuplicateJobRequest\x1a(.lookalike.v1.CancelDuplicateJobResponse\x12o\n\x13ListDuplicateGroups\x12(.lookalike.v1.ListDuplicateGroupsRequest\x1a).lookalike.v1.ListDuplicateGroupsResponse\"\x03\x90\x02\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dlookalike/v1/duplicates.proto\x12\x0clookalike.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x18lookalike/v1/items.proto\"\xd1\x04\n\x0c\x44uplicateJob\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\ncollection\x18\x02 \x01(\t\x12\x11\n\tthreshold\x18\x03 \x01(\x01\x12\x32\n\x06policy\x18\x04 \x01(\x0e\x32\".lookalike.v1.RepresentativePolicy\x12%\n\x05state\x18\x05 \x01(\x0e\x32\x16.lookalike.v1.JobState\x12\x12\n\nitems_done\x18\x06 \x01(\x04\x12\x13\n\x0bitems_total\x18\x07 \x01(\x04\x12\x13\n\x0bpairs_found\x18\x08 \x01(\x04\x12\x13\n\x0bgroup_count\x18\t \x01(\x04\x12\x10\n\x08sequence\x18\n \x01(\x04\x12!\n\x05\x65rror\x18\x0b \x01(\x0b\x32\x12.google.rpc.Status\x12\x15\n\rsampled_pairs\x18\x0c \x01(\x04\x12\x1b\n\x13sampled_pairs_found\x18\r \x01(\x04\x12\x18\n\x10policy_attribute\x18\x0e \x01(\t\x12\r\n\x05where\x18\x0f \x01(\t\x12\x16\n\x0esince_sequence\x18\x10 \x01(\x04\x12\x11\n\treference\x18\x11 \x01(\t\x12/\n\x0b\x63reate_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x0eremaining_time\x18\x14 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tprecision\x18\x15 \x01(\x01\"[\n\x0e\x44uplicateGroup\x12\x19\n\x11representative_id\x18\x01 \x01(\t\x12.\n\x07members\x18\x02 \x03(\x0b\x32\x1d.lookalike.v1.DuplicateMember\"Y\n\x0f\x44uplicateMember\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\x12\r\n\x05\x65xact\x18\x03 \x01(\x08\x12\x17\n\x0f\x61ttributes_json\x18\x04 \x01(\t\"\x82\x02\n\x18StartDuplicateJobRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x16\n\tthreshold\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x32\n\x06policy\x18\x03 \x01(\x0e\x32\".lookalike.v1.RepresentativePolicy\x12\r\n\x05where\x18\x04 \x01(\t\x12\x18\n\x10policy_attribute\x18\x05 \x01(\t\x12\x16\n\x0esince_sequence\x18\x06 \x01(\x04\x12\x11\n\treference\x18\x07 \x01(\t\x12\x16\n\tprecision\x18\x08 \x01(\x01H\x01\x88\x01\x01\x42\x0c\n\n_thresholdB\x0c\n\n_precision\"D\n\x19StartDuplicateJobResponse\x12\'\n\x03job\x18\x01 \x01(\x0b\x32\x1a.lookalike.v1.DuplicateJob\"*\n\x18WatchDuplicateJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"D\n\x19WatchDuplicateJobResponse\x12\'\n\x03job\x18\x01 \x01(\x0b\x32\x1a.lookalike.v1.DuplicateJob\"+\n\x19\x43\x61ncelDuplicateJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"E\n\x1a\x43\x61ncelDuplicateJobResponse\x12\'\n\x03job\x18\x01 \x01(\x0b\x32\x1a.lookalike.v1.DuplicateJob\"S\n\x1aListDuplicateGroupsRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"d\n\x1bListDuplicateGroupsResponse\x12,\n\x06groups\x18\x01 \x03(\x0b\x32\x1c.lookalike.v1.DuplicateGroup\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"(\n\x16GetDuplicateJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"B\n\x17GetDuplicateJobResponse\x12\'\n\x03job\x18\x01 \x01(\x0b\x32\x1a.lookalike.v1.DuplicateJob\".\n\x18ListDuplicateJobsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\"E\n\x19ListDuplicateJobsResponse\x12(\n\x04jobs\x18\x01 \x03(\x0b\x32\x1a.lookalike.v1.DuplicateJob\"+\n\x19\x44\x65leteDuplicateJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"\x1c\n\x1a\x44\x65leteDuplicateJobResponse\"X\n\x0e\x44uplicateMatch\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\x12\r\n\x05\x65xact\x18\x03 \x01(\x08\x12\x17\n\x0f\x61ttributes_json\x18\x04 \x01(\t\"\x85\x01\n\x15\x43heckDuplicateRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12#\n\x04item\x18\x02 \x01(\x0b\x32\x15.lookalike.v1.NewItem\x12\x16\n\tthreshold\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\r\n\x05where\x18\x04 \x01(\tB\x0c\n\n_threshold\"l\n\x16\x43heckDuplicateResponse\x12-\n\x07matches\x18\x01 \x03(\x0b\x32\x1c.lookalike.v1.DuplicateMatch\x12\x11\n\tthreshold\x18\x02 \x01(\x01\x12\x10\n\x08sequence\x18\x03 \x01(\x04\"z\n\x19\x41\x64\x64UnlessDuplicateRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12#\n\x04item\x18\x02 \x01(\x0b\x32\x15.lookalike.v1.NewItem\x12\x16\n\tthreshold\x18\x03 \x01(\x01H\x00\x88\x01\x01\x42\x0c\n\n_threshold\"\x7f\n\x1a\x41\x64\x64UnlessDuplicateResponse\x12\r\n\x05\x61\x64\x64\x65\x64\x18\x01 \x01(\x08\x12-\n\x07matches\x18\x02 \x03(\x0b\x32\x1c.lookalike.v1.DuplicateMatch\x12\x11\n\tthreshold\x18\x03 \x01(\x01\x12\x10\n\x08sequence\x18\x04 \x01(\x04*\x9b\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11JOB_STATE_PENDING\x10\x01\x12\x15\n\x11JOB_STATE_RUNNING\x10\x02\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x03\x12\x14\n\x10JOB_STATE_FAILED\x10\x04\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x05*\xa2\x02\n\x14RepresentativePolicy\x12%\n!REPRESENTATIVE_POLICY_UNSPECIFIED\x10\x00\x12!\n\x1dREPRESENTATIVE_POLICY_LARGEST\x10\x01\x12 \n\x1cREPRESENTATIVE_POLICY_OLDEST\x10\x02\x12(\n$REPRESENTATIVE_POLICY_MOST_CONNECTED\x10\x03\x12\"\n\x1eREPRESENTATIVE_POLICY_SHARPEST\x10\x04\x12\'\n#REPRESENTATIVE_POLICY_MAX_ATTRIBUTE\x10\x05\x12\'\n#REPRESENTATIVE_POLICY_MIN_ATTRIBUTE\x10\x06\x32\xc3\x07\n\x10\x44uplicateService\x12\x64\n\x11StartDuplicateJob\x12&.lookalike.v1.StartDuplicateJobRequest\x1a\'.lookalike.v1.StartDuplicateJobResponse\x12k\n\x11WatchDuplicateJob\x12&.lookalike.v1.WatchDuplicateJobRequest\x1a\'.lookalike.v1.WatchDuplicateJobResponse\"\x03\x90\x02\x01\x30\x01\x12\x63\n\x0fGetDuplicateJob\x12$.lookalike.v1.GetDuplicateJobRequest\x1a%.lookalike.v1.GetDuplicateJobResponse\"\x03\x90\x02\x01\x12i\n\x11ListDuplicateJobs\x12&.lookalike.v1.ListDuplicateJobsRequest\x1a\'.lookalike.v1.ListDuplicateJobsResponse\"\x03\x90\x02\x01\x12g\n\x12\x44\x65leteDuplicateJob\x12\'.lookalike.v1.DeleteDuplicateJobRequest\x1a(.lookalike.v1.DeleteDuplicateJobResponse\x12g\n\x12\x43\x61ncelDuplicateJob\x12\'.lookalike.v1.CancelDuplicateJobRequest\x1a(.lookalike.v1.CancelDuplicateJobResponse\x12o\n\x13ListDuplicateGroups\x12(.lookalike.v1.ListDuplicateGroupsRequest\x1a).lookalike.v1.ListDuplicateGroupsResponse\"\x03\x90\x02\x01\x12`\n\x0e\x43heckDuplicate\x12#.lookalike.v1.CheckDuplicateRequest\x1a$.lookalike.v1.CheckDuplicateResponse\"\x03\x90\x02\x01\x12g\n\x12\x41\x64\x64UnlessDuplicate\x12\'.lookalike.v1.AddUnlessDuplicateRequest\x1a(.lookalike.v1.AddUnlessDuplicateResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,34 +37,62 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_DUPLICATESERVICE'].methods_by_name['WatchDuplicateJob']._loaded_options = None
   _globals['_DUPLICATESERVICE'].methods_by_name['WatchDuplicateJob']._serialized_options = b'\220\002\001'
+  _globals['_DUPLICATESERVICE'].methods_by_name['GetDuplicateJob']._loaded_options = None
+  _globals['_DUPLICATESERVICE'].methods_by_name['GetDuplicateJob']._serialized_options = b'\220\002\001'
+  _globals['_DUPLICATESERVICE'].methods_by_name['ListDuplicateJobs']._loaded_options = None
+  _globals['_DUPLICATESERVICE'].methods_by_name['ListDuplicateJobs']._serialized_options = b'\220\002\001'
   _globals['_DUPLICATESERVICE'].methods_by_name['ListDuplicateGroups']._loaded_options = None
   _globals['_DUPLICATESERVICE'].methods_by_name['ListDuplicateGroups']._serialized_options = b'\220\002\001'
-  _globals['_JOBSTATE']._serialized_start=1245
-  _globals['_JOBSTATE']._serialized_end=1400
-  _globals['_REPRESENTATIVEPOLICY']._serialized_start=1403
-  _globals['_REPRESENTATIVEPOLICY']._serialized_end=1575
-  _globals['_DUPLICATEJOB']._serialized_start=73
-  _globals['_DUPLICATEJOB']._serialized_end=417
-  _globals['_DUPLICATEGROUP']._serialized_start=419
-  _globals['_DUPLICATEGROUP']._serialized_end=510
-  _globals['_DUPLICATEMEMBER']._serialized_start=512
-  _globals['_DUPLICATEMEMBER']._serialized_end=601
-  _globals['_STARTDUPLICATEJOBREQUEST']._serialized_start=604
-  _globals['_STARTDUPLICATEJOBREQUEST']._serialized_end=755
-  _globals['_STARTDUPLICATEJOBRESPONSE']._serialized_start=757
-  _globals['_STARTDUPLICATEJOBRESPONSE']._serialized_end=825
-  _globals['_WATCHDUPLICATEJOBREQUEST']._serialized_start=827
-  _globals['_WATCHDUPLICATEJOBREQUEST']._serialized_end=869
-  _globals['_WATCHDUPLICATEJOBRESPONSE']._serialized_start=871
-  _globals['_WATCHDUPLICATEJOBRESPONSE']._serialized_end=939
-  _globals['_CANCELDUPLICATEJOBREQUEST']._serialized_start=941
-  _globals['_CANCELDUPLICATEJOBREQUEST']._serialized_end=984
-  _globals['_CANCELDUPLICATEJOBRESPONSE']._serialized_start=986
-  _globals['_CANCELDUPLICATEJOBRESPONSE']._serialized_end=1055
-  _globals['_LISTDUPLICATEGROUPSREQUEST']._serialized_start=1057
-  _globals['_LISTDUPLICATEGROUPSREQUEST']._serialized_end=1140
-  _globals['_LISTDUPLICATEGROUPSRESPONSE']._serialized_start=1142
-  _globals['_LISTDUPLICATEGROUPSRESPONSE']._serialized_end=1242
-  _globals['_DUPLICATESERVICE']._serialized_start=1578
-  _globals['_DUPLICATESERVICE']._serialized_end=2025
+  _globals['_DUPLICATESERVICE'].methods_by_name['CheckDuplicate']._loaded_options = None
+  _globals['_DUPLICATESERVICE'].methods_by_name['CheckDuplicate']._serialized_options = b'\220\002\001'
+  _globals['_JOBSTATE']._serialized_start=2585
+  _globals['_JOBSTATE']._serialized_end=2740
+  _globals['_REPRESENTATIVEPOLICY']._serialized_start=2743
+  _globals['_REPRESENTATIVEPOLICY']._serialized_end=3033
+  _globals['_DUPLICATEJOB']._serialized_start=164
+  _globals['_DUPLICATEJOB']._serialized_end=757
+  _globals['_DUPLICATEGROUP']._serialized_start=759
+  _globals['_DUPLICATEGROUP']._serialized_end=850
+  _globals['_DUPLICATEMEMBER']._serialized_start=852
+  _globals['_DUPLICATEMEMBER']._serialized_end=941
+  _globals['_STARTDUPLICATEJOBREQUEST']._serialized_start=944
+  _globals['_STARTDUPLICATEJOBREQUEST']._serialized_end=1202
+  _globals['_STARTDUPLICATEJOBRESPONSE']._serialized_start=1204
+  _globals['_STARTDUPLICATEJOBRESPONSE']._serialized_end=1272
+  _globals['_WATCHDUPLICATEJOBREQUEST']._serialized_start=1274
+  _globals['_WATCHDUPLICATEJOBREQUEST']._serialized_end=1316
+  _globals['_WATCHDUPLICATEJOBRESPONSE']._serialized_start=1318
+  _globals['_WATCHDUPLICATEJOBRESPONSE']._serialized_end=1386
+  _globals['_CANCELDUPLICATEJOBREQUEST']._serialized_start=1388
+  _globals['_CANCELDUPLICATEJOBREQUEST']._serialized_end=1431
+  _globals['_CANCELDUPLICATEJOBRESPONSE']._serialized_start=1433
+  _globals['_CANCELDUPLICATEJOBRESPONSE']._serialized_end=1502
+  _globals['_LISTDUPLICATEGROUPSREQUEST']._serialized_start=1504
+  _globals['_LISTDUPLICATEGROUPSREQUEST']._serialized_end=1587
+  _globals['_LISTDUPLICATEGROUPSRESPONSE']._serialized_start=1589
+  _globals['_LISTDUPLICATEGROUPSRESPONSE']._serialized_end=1689
+  _globals['_GETDUPLICATEJOBREQUEST']._serialized_start=1691
+  _globals['_GETDUPLICATEJOBREQUEST']._serialized_end=1731
+  _globals['_GETDUPLICATEJOBRESPONSE']._serialized_start=1733
+  _globals['_GETDUPLICATEJOBRESPONSE']._serialized_end=1799
+  _globals['_LISTDUPLICATEJOBSREQUEST']._serialized_start=1801
+  _globals['_LISTDUPLICATEJOBSREQUEST']._serialized_end=1847
+  _globals['_LISTDUPLICATEJOBSRESPONSE']._serialized_start=1849
+  _globals['_LISTDUPLICATEJOBSRESPONSE']._serialized_end=1918
+  _globals['_DELETEDUPLICATEJOBREQUEST']._serialized_start=1920
+  _globals['_DELETEDUPLICATEJOBREQUEST']._serialized_end=1963
+  _globals['_DELETEDUPLICATEJOBRESPONSE']._serialized_start=1965
+  _globals['_DELETEDUPLICATEJOBRESPONSE']._serialized_end=1993
+  _globals['_DUPLICATEMATCH']._serialized_start=1995
+  _globals['_DUPLICATEMATCH']._serialized_end=2083
+  _globals['_CHECKDUPLICATEREQUEST']._serialized_start=2086
+  _globals['_CHECKDUPLICATEREQUEST']._serialized_end=2219
+  _globals['_CHECKDUPLICATERESPONSE']._serialized_start=2221
+  _globals['_CHECKDUPLICATERESPONSE']._serialized_end=2329
+  _globals['_ADDUNLESSDUPLICATEREQUEST']._serialized_start=2331
+  _globals['_ADDUNLESSDUPLICATEREQUEST']._serialized_end=2453
+  _globals['_ADDUNLESSDUPLICATERESPONSE']._serialized_start=2455
+  _globals['_ADDUNLESSDUPLICATERESPONSE']._serialized_end=2582
+  _globals['_DUPLICATESERVICE']._serialized_start=3036
+  _globals['_DUPLICATESERVICE']._serialized_end=3999
 # @@protoc_insertion_point(module_scope)

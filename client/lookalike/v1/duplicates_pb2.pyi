@@ -6,10 +6,13 @@ isort:skip_file
 import builtins
 import collections.abc
 import google.protobuf.descriptor
+import google.protobuf.duration_pb2
 import google.protobuf.internal.containers
 import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
+import google.protobuf.timestamp_pb2
 import google.rpc.status_pb2
+import lookalike.v1.items_pb2
 import sys
 import typing
 
@@ -72,6 +75,12 @@ class _RepresentativePolicyEnumTypeWrapper(google.protobuf.internal.enum_type_wr
     """The item with the smallest attribute "modified"."""
     REPRESENTATIVE_POLICY_MOST_CONNECTED: _RepresentativePolicy.ValueType  # 3
     """The item that is most similar to the others of its group."""
+    REPRESENTATIVE_POLICY_SHARPEST: _RepresentativePolicy.ValueType  # 4
+    """The item with the largest attribute "sharpness"."""
+    REPRESENTATIVE_POLICY_MAX_ATTRIBUTE: _RepresentativePolicy.ValueType  # 5
+    """The item with the largest value of the attribute that the request names."""
+    REPRESENTATIVE_POLICY_MIN_ATTRIBUTE: _RepresentativePolicy.ValueType  # 6
+    """The item with the smallest value of the attribute that the request names."""
 
 class RepresentativePolicy(_RepresentativePolicy, metaclass=_RepresentativePolicyEnumTypeWrapper):
     """RepresentativePolicy chooses the item of a group that is worth keeping.
@@ -89,6 +98,12 @@ REPRESENTATIVE_POLICY_OLDEST: RepresentativePolicy.ValueType  # 2
 """The item with the smallest attribute "modified"."""
 REPRESENTATIVE_POLICY_MOST_CONNECTED: RepresentativePolicy.ValueType  # 3
 """The item that is most similar to the others of its group."""
+REPRESENTATIVE_POLICY_SHARPEST: RepresentativePolicy.ValueType  # 4
+"""The item with the largest attribute "sharpness"."""
+REPRESENTATIVE_POLICY_MAX_ATTRIBUTE: RepresentativePolicy.ValueType  # 5
+"""The item with the largest value of the attribute that the request names."""
+REPRESENTATIVE_POLICY_MIN_ATTRIBUTE: RepresentativePolicy.ValueType  # 6
+"""The item with the smallest value of the attribute that the request names."""
 global___RepresentativePolicy = RepresentativePolicy
 
 @typing.final
@@ -110,6 +125,14 @@ class DuplicateJob(google.protobuf.message.Message):
     ERROR_FIELD_NUMBER: builtins.int
     SAMPLED_PAIRS_FIELD_NUMBER: builtins.int
     SAMPLED_PAIRS_FOUND_FIELD_NUMBER: builtins.int
+    POLICY_ATTRIBUTE_FIELD_NUMBER: builtins.int
+    WHERE_FIELD_NUMBER: builtins.int
+    SINCE_SEQUENCE_FIELD_NUMBER: builtins.int
+    REFERENCE_FIELD_NUMBER: builtins.int
+    CREATE_TIME_FIELD_NUMBER: builtins.int
+    END_TIME_FIELD_NUMBER: builtins.int
+    REMAINING_TIME_FIELD_NUMBER: builtins.int
+    PRECISION_FIELD_NUMBER: builtins.int
     id: builtins.str
     """Chosen by the server."""
     collection: builtins.str
@@ -139,9 +162,31 @@ class DuplicateJob(google.protobuf.message.Message):
     """Those of `sampled_pairs` that the job found too. Their ratio estimates the
     recall.
     """
+    policy_attribute: builtins.str
+    """Name of the attribute, for the policies by attribute."""
+    where: builtins.str
+    """The request's filter."""
+    since_sequence: builtins.int
+    """The request's sequence number."""
+    reference: builtins.str
+    """The request's filter of reference items."""
+    precision: builtins.float
+    """The request's precision; 0 when it asked for none."""
     @property
     def error(self) -> google.rpc.status_pb2.Status:
         """Why it failed; unset otherwise."""
+
+    @property
+    def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it was started."""
+
+    @property
+    def end_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it ended; unset until then."""
+
+    @property
+    def remaining_time(self) -> google.protobuf.duration_pb2.Duration:
+        """How long it will still take, as it looks now; unset while that is unknown."""
 
     def __init__(
         self,
@@ -159,9 +204,17 @@ class DuplicateJob(google.protobuf.message.Message):
         error: google.rpc.status_pb2.Status | None = ...,
         sampled_pairs: builtins.int = ...,
         sampled_pairs_found: builtins.int = ...,
+        policy_attribute: builtins.str = ...,
+        where: builtins.str = ...,
+        since_sequence: builtins.int = ...,
+        reference: builtins.str = ...,
+        create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        end_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        remaining_time: google.protobuf.duration_pb2.Duration | None = ...,
+        precision: builtins.float = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["error", b"error"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["collection", b"collection", "error", b"error", "group_count", b"group_count", "id", b"id", "items_done", b"items_done", "items_total", b"items_total", "pairs_found", b"pairs_found", "policy", b"policy", "sampled_pairs", b"sampled_pairs", "sampled_pairs_found", b"sampled_pairs_found", "sequence", b"sequence", "state", b"state", "threshold", b"threshold"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "end_time", b"end_time", "error", b"error", "remaining_time", b"remaining_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["collection", b"collection", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "group_count", b"group_count", "id", b"id", "items_done", b"items_done", "items_total", b"items_total", "pairs_found", b"pairs_found", "policy", b"policy", "policy_attribute", b"policy_attribute", "precision", b"precision", "reference", b"reference", "remaining_time", b"remaining_time", "sampled_pairs", b"sampled_pairs", "sampled_pairs_found", b"sampled_pairs_found", "sequence", b"sequence", "since_sequence", b"since_sequence", "state", b"state", "threshold", b"threshold", "where", b"where"]) -> None: ...
 
 global___DuplicateJob = DuplicateJob
 
@@ -231,6 +284,10 @@ class StartDuplicateJobRequest(google.protobuf.message.Message):
     THRESHOLD_FIELD_NUMBER: builtins.int
     POLICY_FIELD_NUMBER: builtins.int
     WHERE_FIELD_NUMBER: builtins.int
+    POLICY_ATTRIBUTE_FIELD_NUMBER: builtins.int
+    SINCE_SEQUENCE_FIELD_NUMBER: builtins.int
+    REFERENCE_FIELD_NUMBER: builtins.int
+    PRECISION_FIELD_NUMBER: builtins.int
     collection: builtins.str
     """Name of the collection. Required."""
     threshold: builtins.float
@@ -243,6 +300,25 @@ class StartDuplicateJobRequest(google.protobuf.message.Message):
     """Only items whose attributes fit this filter, as `price < 100`; empty means
     all. The grammar is in docs/api.md.
     """
+    policy_attribute: builtins.str
+    """Name of the attribute for REPRESENTATIVE_POLICY_MAX_ATTRIBUTE and
+    MIN_ATTRIBUTE, a path as `size.width`; empty with other policies.
+    """
+    since_sequence: builtins.int
+    """Only groups that hold an item written after this sequence number: new
+    items are compared with all, older ones not with each other. 0 means all.
+    """
+    reference: builtins.str
+    """When set, the items that fit this filter are the reference: only copies of
+    them among the other items are looked for. A group then holds one reference
+    item, its representative, and copies that are none.
+    """
+    precision: builtins.float
+    """Asks for a precision, between 0 and 1, in place of a threshold: the least
+    threshold that gives as much by the collection's calibration.
+    FAILED_PRECONDITION with reason NOT_CALIBRATED when it has none for it,
+    INVALID_ARGUMENT when `threshold` is set as well.
+    """
     def __init__(
         self,
         *,
@@ -250,9 +326,16 @@ class StartDuplicateJobRequest(google.protobuf.message.Message):
         threshold: builtins.float | None = ...,
         policy: global___RepresentativePolicy.ValueType = ...,
         where: builtins.str = ...,
+        policy_attribute: builtins.str = ...,
+        since_sequence: builtins.int = ...,
+        reference: builtins.str = ...,
+        precision: builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_threshold", b"_threshold", "threshold", b"threshold"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_threshold", b"_threshold", "collection", b"collection", "policy", b"policy", "threshold", b"threshold", "where", b"where"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_precision", b"_precision", "_threshold", b"_threshold", "precision", b"precision", "threshold", b"threshold"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_precision", b"_precision", "_threshold", b"_threshold", "collection", b"collection", "policy", b"policy", "policy_attribute", b"policy_attribute", "precision", b"precision", "reference", b"reference", "since_sequence", b"since_sequence", "threshold", b"threshold", "where", b"where"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_precision", b"_precision"]) -> typing.Literal["precision"] | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_threshold", b"_threshold"]) -> typing.Literal["threshold"] | None: ...
 
 global___StartDuplicateJobRequest = StartDuplicateJobRequest
@@ -405,3 +488,268 @@ class ListDuplicateGroupsResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["groups", b"groups", "next_page_token", b"next_page_token"]) -> None: ...
 
 global___ListDuplicateGroupsResponse = ListDuplicateGroupsResponse
+
+@typing.final
+class GetDuplicateJobRequest(google.protobuf.message.Message):
+    """GetDuplicateJobRequest names the job."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: builtins.int
+    job_id: builtins.str
+    """Id of the job. Required."""
+    def __init__(
+        self,
+        *,
+        job_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["job_id", b"job_id"]) -> None: ...
+
+global___GetDuplicateJobRequest = GetDuplicateJobRequest
+
+@typing.final
+class GetDuplicateJobResponse(google.protobuf.message.Message):
+    """GetDuplicateJobResponse holds the job."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: builtins.int
+    @property
+    def job(self) -> global___DuplicateJob:
+        """As it is now."""
+
+    def __init__(
+        self,
+        *,
+        job: global___DuplicateJob | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["job", b"job"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["job", b"job"]) -> None: ...
+
+global___GetDuplicateJobResponse = GetDuplicateJobResponse
+
+@typing.final
+class ListDuplicateJobsRequest(google.protobuf.message.Message):
+    """ListDuplicateJobsRequest says whose jobs to return."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: builtins.int
+    collection: builtins.str
+    """Name of a collection; empty means those of all."""
+    def __init__(
+        self,
+        *,
+        collection: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["collection", b"collection"]) -> None: ...
+
+global___ListDuplicateJobsRequest = ListDuplicateJobsRequest
+
+@typing.final
+class ListDuplicateJobsResponse(google.protobuf.message.Message):
+    """ListDuplicateJobsResponse holds the jobs."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    JOBS_FIELD_NUMBER: builtins.int
+    @property
+    def jobs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___DuplicateJob]:
+        """In the order in which they were started; at most 133."""
+
+    def __init__(
+        self,
+        *,
+        jobs: collections.abc.Iterable[global___DuplicateJob] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["jobs", b"jobs"]) -> None: ...
+
+global___ListDuplicateJobsResponse = ListDuplicateJobsResponse
+
+@typing.final
+class DeleteDuplicateJobRequest(google.protobuf.message.Message):
+    """DeleteDuplicateJobRequest names the job to delete."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: builtins.int
+    job_id: builtins.str
+    """Id of the job. Required."""
+    def __init__(
+        self,
+        *,
+        job_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["job_id", b"job_id"]) -> None: ...
+
+global___DeleteDuplicateJobRequest = DeleteDuplicateJobRequest
+
+@typing.final
+class DeleteDuplicateJobResponse(google.protobuf.message.Message):
+    """DeleteDuplicateJobResponse is empty."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___DeleteDuplicateJobResponse = DeleteDuplicateJobResponse
+
+@typing.final
+class DuplicateMatch(google.protobuf.message.Message):
+    """DuplicateMatch is an item that a picture is a copy of."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ITEM_ID_FIELD_NUMBER: builtins.int
+    SCORE_FIELD_NUMBER: builtins.int
+    EXACT_FIELD_NUMBER: builtins.int
+    ATTRIBUTES_JSON_FIELD_NUMBER: builtins.int
+    item_id: builtins.str
+    """Id of the item."""
+    score: builtins.float
+    """Similarity of the two."""
+    exact: builtins.bool
+    """True when the image file is the item's, byte for byte."""
+    attributes_json: builtins.str
+    """Attributes of the item, a JSON object."""
+    def __init__(
+        self,
+        *,
+        item_id: builtins.str = ...,
+        score: builtins.float = ...,
+        exact: builtins.bool = ...,
+        attributes_json: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attributes_json", b"attributes_json", "exact", b"exact", "item_id", b"item_id", "score", b"score"]) -> None: ...
+
+global___DuplicateMatch = DuplicateMatch
+
+@typing.final
+class CheckDuplicateRequest(google.protobuf.message.Message):
+    """CheckDuplicateRequest holds the picture to look for."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: builtins.int
+    ITEM_FIELD_NUMBER: builtins.int
+    THRESHOLD_FIELD_NUMBER: builtins.int
+    WHERE_FIELD_NUMBER: builtins.int
+    collection: builtins.str
+    """Name of the collection. Required."""
+    threshold: builtins.float
+    """Least similarity of a copy, -1..1; unset means the default of the
+    collection's recipe.
+    """
+    where: builtins.str
+    """Only items whose attributes fit this filter; empty means all."""
+    @property
+    def item(self) -> lookalike.v1.items_pb2.NewItem:
+        """The picture or its descriptor. Required; id and attributes are not used."""
+
+    def __init__(
+        self,
+        *,
+        collection: builtins.str = ...,
+        item: lookalike.v1.items_pb2.NewItem | None = ...,
+        threshold: builtins.float | None = ...,
+        where: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_threshold", b"_threshold", "item", b"item", "threshold", b"threshold"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_threshold", b"_threshold", "collection", b"collection", "item", b"item", "threshold", b"threshold", "where", b"where"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_threshold", b"_threshold"]) -> typing.Literal["threshold"] | None: ...
+
+global___CheckDuplicateRequest = CheckDuplicateRequest
+
+@typing.final
+class CheckDuplicateResponse(google.protobuf.message.Message):
+    """CheckDuplicateResponse tells what the picture is a copy of."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MATCHES_FIELD_NUMBER: builtins.int
+    THRESHOLD_FIELD_NUMBER: builtins.int
+    SEQUENCE_FIELD_NUMBER: builtins.int
+    threshold: builtins.float
+    """The threshold that was used."""
+    sequence: builtins.int
+    """Sequence number of the last write that was seen."""
+    @property
+    def matches(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___DuplicateMatch]:
+        """Nearest first, at most 10; none when the picture is no copy."""
+
+    def __init__(
+        self,
+        *,
+        matches: collections.abc.Iterable[global___DuplicateMatch] | None = ...,
+        threshold: builtins.float = ...,
+        sequence: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["matches", b"matches", "sequence", b"sequence", "threshold", b"threshold"]) -> None: ...
+
+global___CheckDuplicateResponse = CheckDuplicateResponse
+
+@typing.final
+class AddUnlessDuplicateRequest(google.protobuf.message.Message):
+    """AddUnlessDuplicateRequest holds the item to write."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: builtins.int
+    ITEM_FIELD_NUMBER: builtins.int
+    THRESHOLD_FIELD_NUMBER: builtins.int
+    collection: builtins.str
+    """Name of the collection. Required."""
+    threshold: builtins.float
+    """Least similarity of a copy, -1..1; unset means the default of the
+    collection's recipe.
+    """
+    @property
+    def item(self) -> lookalike.v1.items_pb2.NewItem:
+        """The item. Required."""
+
+    def __init__(
+        self,
+        *,
+        collection: builtins.str = ...,
+        item: lookalike.v1.items_pb2.NewItem | None = ...,
+        threshold: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_threshold", b"_threshold", "item", b"item", "threshold", b"threshold"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_threshold", b"_threshold", "collection", b"collection", "item", b"item", "threshold", b"threshold"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_threshold", b"_threshold"]) -> typing.Literal["threshold"] | None: ...
+
+global___AddUnlessDuplicateRequest = AddUnlessDuplicateRequest
+
+@typing.final
+class AddUnlessDuplicateResponse(google.protobuf.message.Message):
+    """AddUnlessDuplicateResponse tells whether the item was written."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ADDED_FIELD_NUMBER: builtins.int
+    MATCHES_FIELD_NUMBER: builtins.int
+    THRESHOLD_FIELD_NUMBER: builtins.int
+    SEQUENCE_FIELD_NUMBER: builtins.int
+    added: builtins.bool
+    """True when the item is new, on disk and visible."""
+    threshold: builtins.float
+    """The threshold that was used."""
+    sequence: builtins.int
+    """Sequence number of the write, or of the last write that was seen."""
+    @property
+    def matches(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___DuplicateMatch]:
+        """What it is a copy of, nearest first, at most 10; none when it was added."""
+
+    def __init__(
+        self,
+        *,
+        added: builtins.bool = ...,
+        matches: collections.abc.Iterable[global___DuplicateMatch] | None = ...,
+        threshold: builtins.float = ...,
+        sequence: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["added", b"added", "matches", b"matches", "sequence", b"sequence", "threshold", b"threshold"]) -> None: ...
+
+global___AddUnlessDuplicateResponse = AddUnlessDuplicateResponse

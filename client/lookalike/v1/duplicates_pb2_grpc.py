@@ -27,9 +27,9 @@ if _version_not_supported:
 
 class DuplicateServiceStub(object):
     """DuplicateService finds groups of near-duplicates in a collection, as jobs
-    that go on when the caller leaves. A job sees the collection as it was when
-    the job started. Jobs end with the server's process; the results of the
-    last 100 are kept until then.
+    that go on when the caller leaves and when the server is started again. A
+    job sees the collection as it was when its turn came. The results of the
+    last 100 are kept, on disk, until they or their collection are deleted.
     """
 
     def __init__(self, channel):
@@ -48,6 +48,21 @@ class DuplicateServiceStub(object):
                 request_serializer=lookalike_dot_v1_dot_duplicates__pb2.WatchDuplicateJobRequest.SerializeToString,
                 response_deserializer=lookalike_dot_v1_dot_duplicates__pb2.WatchDuplicateJobResponse.FromString,
                 _registered_method=True)
+        self.GetDuplicateJob = channel.unary_unary(
+                '/lookalike.v1.DuplicateService/GetDuplicateJob',
+                request_serializer=lookalike_dot_v1_dot_duplicates__pb2.GetDuplicateJobRequest.SerializeToString,
+                response_deserializer=lookalike_dot_v1_dot_duplicates__pb2.GetDuplicateJobResponse.FromString,
+                _registered_method=True)
+        self.ListDuplicateJobs = channel.unary_unary(
+                '/lookalike.v1.DuplicateService/ListDuplicateJobs',
+                request_serializer=lookalike_dot_v1_dot_duplicates__pb2.ListDuplicateJobsRequest.SerializeToString,
+                response_deserializer=lookalike_dot_v1_dot_duplicates__pb2.ListDuplicateJobsResponse.FromString,
+                _registered_method=True)
+        self.DeleteDuplicateJob = channel.unary_unary(
+                '/lookalike.v1.DuplicateService/DeleteDuplicateJob',
+                request_serializer=lookalike_dot_v1_dot_duplicates__pb2.DeleteDuplicateJobRequest.SerializeToString,
+                response_deserializer=lookalike_dot_v1_dot_duplicates__pb2.DeleteDuplicateJobResponse.FromString,
+                _registered_method=True)
         self.CancelDuplicateJob = channel.unary_unary(
                 '/lookalike.v1.DuplicateService/CancelDuplicateJob',
                 request_serializer=lookalike_dot_v1_dot_duplicates__pb2.CancelDuplicateJobRequest.SerializeToString,
@@ -58,13 +73,23 @@ class DuplicateServiceStub(object):
                 request_serializer=lookalike_dot_v1_dot_duplicates__pb2.ListDuplicateGroupsRequest.SerializeToString,
                 response_deserializer=lookalike_dot_v1_dot_duplicates__pb2.ListDuplicateGroupsResponse.FromString,
                 _registered_method=True)
+        self.CheckDuplicate = channel.unary_unary(
+                '/lookalike.v1.DuplicateService/CheckDuplicate',
+                request_serializer=lookalike_dot_v1_dot_duplicates__pb2.CheckDuplicateRequest.SerializeToString,
+                response_deserializer=lookalike_dot_v1_dot_duplicates__pb2.CheckDuplicateResponse.FromString,
+                _registered_method=True)
+        self.AddUnlessDuplicate = channel.unary_unary(
+                '/lookalike.v1.DuplicateService/AddUnlessDuplicate',
+                request_serializer=lookalike_dot_v1_dot_duplicates__pb2.AddUnlessDuplicateRequest.SerializeToString,
+                response_deserializer=lookalike_dot_v1_dot_duplicates__pb2.AddUnlessDuplicateResponse.FromString,
+                _registered_method=True)
 
 
 class DuplicateServiceServicer(object):
     """DuplicateService finds groups of near-duplicates in a collection, as jobs
-    that go on when the caller leaves. A job sees the collection as it was when
-    the job started. Jobs end with the server's process; the results of the
-    last 100 are kept until then.
+    that go on when the caller leaves and when the server is started again. A
+    job sees the collection as it was when its turn came. The results of the
+    last 100 are kept, on disk, until they or their collection are deleted.
     """
 
     def StartDuplicateJob(self, request, context):
@@ -85,6 +110,29 @@ class DuplicateServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetDuplicateJob(self, request, context):
+        """Returns a job as it is now. NOT_FOUND with reason JOB_UNKNOWN when there is
+        no such job.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDuplicateJobs(self, request, context):
+        """Returns all jobs, those that wait or are at work and those that have ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteDuplicateJob(self, request, context):
+        """Deletes a job that has ended, and its groups. FAILED_PRECONDITION with
+        reason JOB_NOT_DONE when it has not: cancel it first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CancelDuplicateJob(self, request, context):
         """Stops a job. A job that has ended stays as it is.
         """
@@ -95,6 +143,23 @@ class DuplicateServiceServicer(object):
     def ListDuplicateGroups(self, request, context):
         """Pages through the groups of a job that has succeeded, largest first.
         FAILED_PRECONDITION with reason JOB_NOT_DONE when it has not.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckDuplicate(self, request, context):
+        """Tells which items of a collection a picture is a copy of. Exact: every item
+        is compared.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AddUnlessDuplicate(self, request, context):
+        """Writes an item, unless the collection has a copy of it: one atomic step, so
+        of several copies that are sent at once exactly one is added. Sent again,
+        an item that was added is a copy of itself, which `matches` tells.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -113,6 +178,21 @@ def add_DuplicateServiceServicer_to_server(servicer, server):
                     request_deserializer=lookalike_dot_v1_dot_duplicates__pb2.WatchDuplicateJobRequest.FromString,
                     response_serializer=lookalike_dot_v1_dot_duplicates__pb2.WatchDuplicateJobResponse.SerializeToString,
             ),
+            'GetDuplicateJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDuplicateJob,
+                    request_deserializer=lookalike_dot_v1_dot_duplicates__pb2.GetDuplicateJobRequest.FromString,
+                    response_serializer=lookalike_dot_v1_dot_duplicates__pb2.GetDuplicateJobResponse.SerializeToString,
+            ),
+            'ListDuplicateJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDuplicateJobs,
+                    request_deserializer=lookalike_dot_v1_dot_duplicates__pb2.ListDuplicateJobsRequest.FromString,
+                    response_serializer=lookalike_dot_v1_dot_duplicates__pb2.ListDuplicateJobsResponse.SerializeToString,
+            ),
+            'DeleteDuplicateJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteDuplicateJob,
+                    request_deserializer=lookalike_dot_v1_dot_duplicates__pb2.DeleteDuplicateJobRequest.FromString,
+                    response_serializer=lookalike_dot_v1_dot_duplicates__pb2.DeleteDuplicateJobResponse.SerializeToString,
+            ),
             'CancelDuplicateJob': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelDuplicateJob,
                     request_deserializer=lookalike_dot_v1_dot_duplicates__pb2.CancelDuplicateJobRequest.FromString,
@@ -122,6 +202,16 @@ def add_DuplicateServiceServicer_to_server(servicer, server):
                     servicer.ListDuplicateGroups,
                     request_deserializer=lookalike_dot_v1_dot_duplicates__pb2.ListDuplicateGroupsRequest.FromString,
                     response_serializer=lookalike_dot_v1_dot_duplicates__pb2.ListDuplicateGroupsResponse.SerializeToString,
+            ),
+            'CheckDuplicate': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckDuplicate,
+                    request_deserializer=lookalike_dot_v1_dot_duplicates__pb2.CheckDuplicateRequest.FromString,
+                    response_serializer=lookalike_dot_v1_dot_duplicates__pb2.CheckDuplicateResponse.SerializeToString,
+            ),
+            'AddUnlessDuplicate': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddUnlessDuplicate,
+                    request_deserializer=lookalike_dot_v1_dot_duplicates__pb2.AddUnlessDuplicateRequest.FromString,
+                    response_serializer=lookalike_dot_v1_dot_duplicates__pb2.AddUnlessDuplicateResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -133,9 +223,9 @@ def add_DuplicateServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class DuplicateService(object):
     """DuplicateService finds groups of near-duplicates in a collection, as jobs
-    that go on when the caller leaves. A job sees the collection as it was when
-    the job started. Jobs end with the server's process; the results of the
-    last 100 are kept until then.
+    that go on when the caller leaves and when the server is started again. A
+    job sees the collection as it was when its turn came. The results of the
+    last 100 are kept, on disk, until they or their collection are deleted.
     """
 
     @staticmethod
@@ -193,6 +283,87 @@ class DuplicateService(object):
             _registered_method=True)
 
     @staticmethod
+    def GetDuplicateJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lookalike.v1.DuplicateService/GetDuplicateJob',
+            lookalike_dot_v1_dot_duplicates__pb2.GetDuplicateJobRequest.SerializeToString,
+            lookalike_dot_v1_dot_duplicates__pb2.GetDuplicateJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDuplicateJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lookalike.v1.DuplicateService/ListDuplicateJobs',
+            lookalike_dot_v1_dot_duplicates__pb2.ListDuplicateJobsRequest.SerializeToString,
+            lookalike_dot_v1_dot_duplicates__pb2.ListDuplicateJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteDuplicateJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lookalike.v1.DuplicateService/DeleteDuplicateJob',
+            lookalike_dot_v1_dot_duplicates__pb2.DeleteDuplicateJobRequest.SerializeToString,
+            lookalike_dot_v1_dot_duplicates__pb2.DeleteDuplicateJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def CancelDuplicateJob(request,
             target,
             options=(),
@@ -236,6 +407,60 @@ class DuplicateService(object):
             '/lookalike.v1.DuplicateService/ListDuplicateGroups',
             lookalike_dot_v1_dot_duplicates__pb2.ListDuplicateGroupsRequest.SerializeToString,
             lookalike_dot_v1_dot_duplicates__pb2.ListDuplicateGroupsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckDuplicate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lookalike.v1.DuplicateService/CheckDuplicate',
+            lookalike_dot_v1_dot_duplicates__pb2.CheckDuplicateRequest.SerializeToString,
+            lookalike_dot_v1_dot_duplicates__pb2.CheckDuplicateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddUnlessDuplicate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lookalike.v1.DuplicateService/AddUnlessDuplicate',
+            lookalike_dot_v1_dot_duplicates__pb2.AddUnlessDuplicateRequest.SerializeToString,
+            lookalike_dot_v1_dot_duplicates__pb2.AddUnlessDuplicateResponse.FromString,
             options,
             channel_credentials,
             insecure,

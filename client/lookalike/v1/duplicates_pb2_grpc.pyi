@@ -19,9 +19,9 @@ class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type:
 
 class DuplicateServiceStub:
     """DuplicateService finds groups of near-duplicates in a collection, as jobs
-    that go on when the caller leaves. A job sees the collection as it was when
-    the job started. Jobs end with the server's process; the results of the
-    last 100 are kept until then.
+    that go on when the caller leaves and when the server is started again. A
+    job sees the collection as it was when its turn came. The results of the
+    last 100 are kept, on disk, until they or their collection are deleted.
     """
 
     def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
@@ -43,6 +43,28 @@ class DuplicateServiceStub:
     JOB_UNKNOWN when there is no such job.
     """
 
+    GetDuplicateJob: grpc.UnaryUnaryMultiCallable[
+        lookalike.v1.duplicates_pb2.GetDuplicateJobRequest,
+        lookalike.v1.duplicates_pb2.GetDuplicateJobResponse,
+    ]
+    """Returns a job as it is now. NOT_FOUND with reason JOB_UNKNOWN when there is
+    no such job.
+    """
+
+    ListDuplicateJobs: grpc.UnaryUnaryMultiCallable[
+        lookalike.v1.duplicates_pb2.ListDuplicateJobsRequest,
+        lookalike.v1.duplicates_pb2.ListDuplicateJobsResponse,
+    ]
+    """Returns all jobs, those that wait or are at work and those that have ended."""
+
+    DeleteDuplicateJob: grpc.UnaryUnaryMultiCallable[
+        lookalike.v1.duplicates_pb2.DeleteDuplicateJobRequest,
+        lookalike.v1.duplicates_pb2.DeleteDuplicateJobResponse,
+    ]
+    """Deletes a job that has ended, and its groups. FAILED_PRECONDITION with
+    reason JOB_NOT_DONE when it has not: cancel it first.
+    """
+
     CancelDuplicateJob: grpc.UnaryUnaryMultiCallable[
         lookalike.v1.duplicates_pb2.CancelDuplicateJobRequest,
         lookalike.v1.duplicates_pb2.CancelDuplicateJobResponse,
@@ -57,11 +79,28 @@ class DuplicateServiceStub:
     FAILED_PRECONDITION with reason JOB_NOT_DONE when it has not.
     """
 
+    CheckDuplicate: grpc.UnaryUnaryMultiCallable[
+        lookalike.v1.duplicates_pb2.CheckDuplicateRequest,
+        lookalike.v1.duplicates_pb2.CheckDuplicateResponse,
+    ]
+    """Tells which items of a collection a picture is a copy of. Exact: every item
+    is compared.
+    """
+
+    AddUnlessDuplicate: grpc.UnaryUnaryMultiCallable[
+        lookalike.v1.duplicates_pb2.AddUnlessDuplicateRequest,
+        lookalike.v1.duplicates_pb2.AddUnlessDuplicateResponse,
+    ]
+    """Writes an item, unless the collection has a copy of it: one atomic step, so
+    of several copies that are sent at once exactly one is added. Sent again,
+    an item that was added is a copy of itself, which `matches` tells.
+    """
+
 class DuplicateServiceAsyncStub:
     """DuplicateService finds groups of near-duplicates in a collection, as jobs
-    that go on when the caller leaves. A job sees the collection as it was when
-    the job started. Jobs end with the server's process; the results of the
-    last 100 are kept until then.
+    that go on when the caller leaves and when the server is started again. A
+    job sees the collection as it was when its turn came. The results of the
+    last 100 are kept, on disk, until they or their collection are deleted.
     """
 
     StartDuplicateJob: grpc.aio.UnaryUnaryMultiCallable[
@@ -82,6 +121,28 @@ class DuplicateServiceAsyncStub:
     JOB_UNKNOWN when there is no such job.
     """
 
+    GetDuplicateJob: grpc.aio.UnaryUnaryMultiCallable[
+        lookalike.v1.duplicates_pb2.GetDuplicateJobRequest,
+        lookalike.v1.duplicates_pb2.GetDuplicateJobResponse,
+    ]
+    """Returns a job as it is now. NOT_FOUND with reason JOB_UNKNOWN when there is
+    no such job.
+    """
+
+    ListDuplicateJobs: grpc.aio.UnaryUnaryMultiCallable[
+        lookalike.v1.duplicates_pb2.ListDuplicateJobsRequest,
+        lookalike.v1.duplicates_pb2.ListDuplicateJobsResponse,
+    ]
+    """Returns all jobs, those that wait or are at work and those that have ended."""
+
+    DeleteDuplicateJob: grpc.aio.UnaryUnaryMultiCallable[
+        lookalike.v1.duplicates_pb2.DeleteDuplicateJobRequest,
+        lookalike.v1.duplicates_pb2.DeleteDuplicateJobResponse,
+    ]
+    """Deletes a job that has ended, and its groups. FAILED_PRECONDITION with
+    reason JOB_NOT_DONE when it has not: cancel it first.
+    """
+
     CancelDuplicateJob: grpc.aio.UnaryUnaryMultiCallable[
         lookalike.v1.duplicates_pb2.CancelDuplicateJobRequest,
         lookalike.v1.duplicates_pb2.CancelDuplicateJobResponse,
@@ -96,11 +157,28 @@ class DuplicateServiceAsyncStub:
     FAILED_PRECONDITION with reason JOB_NOT_DONE when it has not.
     """
 
+    CheckDuplicate: grpc.aio.UnaryUnaryMultiCallable[
+        lookalike.v1.duplicates_pb2.CheckDuplicateRequest,
+        lookalike.v1.duplicates_pb2.CheckDuplicateResponse,
+    ]
+    """Tells which items of a collection a picture is a copy of. Exact: every item
+    is compared.
+    """
+
+    AddUnlessDuplicate: grpc.aio.UnaryUnaryMultiCallable[
+        lookalike.v1.duplicates_pb2.AddUnlessDuplicateRequest,
+        lookalike.v1.duplicates_pb2.AddUnlessDuplicateResponse,
+    ]
+    """Writes an item, unless the collection has a copy of it: one atomic step, so
+    of several copies that are sent at once exactly one is added. Sent again,
+    an item that was added is a copy of itself, which `matches` tells.
+    """
+
 class DuplicateServiceServicer(metaclass=abc.ABCMeta):
     """DuplicateService finds groups of near-duplicates in a collection, as jobs
-    that go on when the caller leaves. A job sees the collection as it was when
-    the job started. Jobs end with the server's process; the results of the
-    last 100 are kept until then.
+    that go on when the caller leaves and when the server is started again. A
+    job sees the collection as it was when its turn came. The results of the
+    last 100 are kept, on disk, until they or their collection are deleted.
     """
 
     @abc.abstractmethod
@@ -126,6 +204,34 @@ class DuplicateServiceServicer(metaclass=abc.ABCMeta):
         """
 
     @abc.abstractmethod
+    def GetDuplicateJob(
+        self,
+        request: lookalike.v1.duplicates_pb2.GetDuplicateJobRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[lookalike.v1.duplicates_pb2.GetDuplicateJobResponse, collections.abc.Awaitable[lookalike.v1.duplicates_pb2.GetDuplicateJobResponse]]:
+        """Returns a job as it is now. NOT_FOUND with reason JOB_UNKNOWN when there is
+        no such job.
+        """
+
+    @abc.abstractmethod
+    def ListDuplicateJobs(
+        self,
+        request: lookalike.v1.duplicates_pb2.ListDuplicateJobsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[lookalike.v1.duplicates_pb2.ListDuplicateJobsResponse, collections.abc.Awaitable[lookalike.v1.duplicates_pb2.ListDuplicateJobsResponse]]:
+        """Returns all jobs, those that wait or are at work and those that have ended."""
+
+    @abc.abstractmethod
+    def DeleteDuplicateJob(
+        self,
+        request: lookalike.v1.duplicates_pb2.DeleteDuplicateJobRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[lookalike.v1.duplicates_pb2.DeleteDuplicateJobResponse, collections.abc.Awaitable[lookalike.v1.duplicates_pb2.DeleteDuplicateJobResponse]]:
+        """Deletes a job that has ended, and its groups. FAILED_PRECONDITION with
+        reason JOB_NOT_DONE when it has not: cancel it first.
+        """
+
+    @abc.abstractmethod
     def CancelDuplicateJob(
         self,
         request: lookalike.v1.duplicates_pb2.CancelDuplicateJobRequest,
@@ -141,6 +247,27 @@ class DuplicateServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[lookalike.v1.duplicates_pb2.ListDuplicateGroupsResponse, collections.abc.Awaitable[lookalike.v1.duplicates_pb2.ListDuplicateGroupsResponse]]:
         """Pages through the groups of a job that has succeeded, largest first.
         FAILED_PRECONDITION with reason JOB_NOT_DONE when it has not.
+        """
+
+    @abc.abstractmethod
+    def CheckDuplicate(
+        self,
+        request: lookalike.v1.duplicates_pb2.CheckDuplicateRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[lookalike.v1.duplicates_pb2.CheckDuplicateResponse, collections.abc.Awaitable[lookalike.v1.duplicates_pb2.CheckDuplicateResponse]]:
+        """Tells which items of a collection a picture is a copy of. Exact: every item
+        is compared.
+        """
+
+    @abc.abstractmethod
+    def AddUnlessDuplicate(
+        self,
+        request: lookalike.v1.duplicates_pb2.AddUnlessDuplicateRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[lookalike.v1.duplicates_pb2.AddUnlessDuplicateResponse, collections.abc.Awaitable[lookalike.v1.duplicates_pb2.AddUnlessDuplicateResponse]]:
+        """Writes an item, unless the collection has a copy of it: one atomic step, so
+        of several copies that are sent at once exactly one is added. Sent again,
+        an item that was added is a copy of itself, which `matches` tells.
         """
 
 def add_DuplicateServiceServicer_to_server(servicer: DuplicateServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
