@@ -58,8 +58,8 @@ class SlowDevice(Device):
         """Lets go all batches to come."""
         self.go.release(10_000)
 
-    def warm_up(self) -> None:
-        pass
+    def warm_up(self) -> list[list[tuple[int, float]]]:
+        return []
 
     def run(self, model: int, pixels: Sequence[Any]) -> dict[str, Any]:
         self.batches.append(len(pixels))
@@ -75,8 +75,8 @@ class SpoiledDevice(Device):
         super().__init__([TinyModel()])
         self.spoil = spoil
 
-    def warm_up(self) -> None:
-        pass
+    def warm_up(self) -> list[list[tuple[int, float]]]:
+        return []
 
     def run(self, model: int, pixels: Sequence[Any]) -> dict[str, Any]:
         return self.spoil(super().run(model, pixels))
@@ -104,7 +104,7 @@ def recipes_of(device: Device) -> dict[str, Recipe]:
 
 @contextmanager
 def serving(
-    device: Device | None = None, settings: Settings | None = None, **limits: int
+    device: Device | None = None, settings: Settings | None = None, **limits: float
 ) -> Iterator[Running]:
     """A server with the embedding service and nothing else, stopped at the end."""
     device = device or Device([TinyModel()])

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,8 @@ class Header:
     format: str
     width: int
     height: int
+    layout: Layout | None = field(default=None, repr=False, compare=False)
+    """How the file stores the picture: what `decode` needs of the header."""
 
 
 @dataclass(frozen=True)
@@ -109,22 +111,26 @@ def sniff(data: bytes, limits: ImageLimits = ImageLimits()) -> Header:
         ImageMissing, ImageTooLarge, PixelLimit, ImageFormatUnsupported, ImageTruncated, ImageCorrupt.
     """
     layout = _layout(data, limits)
-    return Header(layout.format, *layout.upright_size)
+    return Header(layout.format, *layout.upright_size, layout)
 
 
 def decode(
     data: bytes,
     preprocessing: Preprocessing,
     limits: ImageLimits = ImageLimits(),
+    header: Header | None = None,
 ) -> Pixels:
     """Decodes a whole file into the backbone's input, uint8 [preprocessing.height, preprocessing.width, 3].
 
     Transparency is laid over white, the EXIF orientation applied, and an animation's first frame taken.
 
+    Args:
+        header: what `sniff` said of this file within these limits, so that it is not read again.
+
     Raises:
         ImageError: one of its subclasses, whatever is wrong with the file.
     """
-    layout = _layout(data, limits)
+    layout = header.layout if header and header.layout else _layout(data, limits)
     try:
         if layout.format == "JPEG" and layout.channels != 4:
             pixels = _decode_jpeg(data, layout, preprocessing, limits)

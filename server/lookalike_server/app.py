@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import io
 import logging
 import shutil
 import signal
@@ -25,7 +24,6 @@ from typing import Self
 
 import grpc
 from lookalike_extractor.errors import LookalikeError
-from PIL import Image
 
 from lookalike_server.assembly import SERVICES, Health, add_services, listen, make_engine, served_recipes
 from lookalike_server.catalog import Catalog
@@ -83,7 +81,8 @@ async def run(settings: Settings, stop: Stop, ready: Callable[[str, Engine], Non
         await rooms.health.set(serving=False)
         await server.start()
         stack.push_async_callback(rooms.drain, stop, settings.drain_seconds)
-        await _try_out(engine)
+        await engine.try_out()
+        rooms.health.follow(engine)
         await rooms.health.set(serving=True)
         ready(address, engine)
         await _first(stop.asked, engine.broken)
@@ -121,15 +120,6 @@ class _Rooms:
         idle.cancel()
         hurried.cancel()
         await asyncio.gather(stopping, idle, hurried, return_exceptions=True)
-
-
-async def _try_out(engine: Engine) -> None:
-    """Sends one image all the way, so that "serving" means that it works."""
-    file = io.BytesIO()
-    Image.new("RGB", (64, 64), (120, 160, 200)).save(file, "PNG")
-    (outcome,) = await engine.embed([file.getvalue()], list(engine.recipes))
-    if outcome.error is not None:
-        raise outcome.error
 
 
 def serve(settings: Settings) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +28,7 @@ from lookalike_server.device import Device, device_name, threads
 from lookalike_server.engine import Engine
 from lookalike_server.errors import ConfigInvalid, ListenFailed
 from lookalike_server.interceptors import CallInterceptor
+from lookalike_server.readiness import Health as EngineHealth
 from lookalike_server.services.calibration import CalibrationServicer
 from lookalike_server.services.collections import CollectionServicer
 from lookalike_server.services.duplicates import DuplicateServicer
@@ -88,6 +90,10 @@ def make_engine(settings: Settings, recipes: Mapping[str, Recipe]) -> Engine:
         most_bytes=settings.queue_bytes,
         max_batch=settings.max_batch,
         decode_threads=settings.decode_threads or threads(name).decode,
+        cache_bytes=settings.cache_bytes,
+        max_call_seconds=settings.max_call_seconds,
+        canary_seconds=settings.canary_seconds,
+        stall_seconds=settings.stall_seconds,
     )
 
 
@@ -139,18 +145,38 @@ def _refuse_living(path: Path) -> None:
 
 
 class Health:
-    """The standard health service: of the server as a whole ("") and of each service by name."""
+    """The standard health service: of the server as a whole (""), each service, and each recipe by name.
+
+    The server, EmbeddingService and the recipes serve while their canaries come back; collections that are
+    there can be read whatever becomes of the device.
+    """
 
     def __init__(self, server: grpc.aio.Server) -> None:
         self._servicer = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
+        self._serving, self._ready = False, dict.fromkeys(("", *SERVICES), True)
+        self._publishing: asyncio.Task[None] | None = None
 
     async def set(self, serving: bool) -> None:
-        status = (
-            health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        )
-        for service in ("", *SERVICES):
-            await self._servicer.set(service, status)
+        """Whether the server takes calls at all."""
+        self._serving = serving
+        await self._publish()
+
+    def follow(self, engine: Engine) -> None:
+        """Tells from now on what the engine says of itself. Call it in the engine's loop."""
+        engine.readiness.listeners.append(self._changed)
+        self._changed(engine.health())
+
+    def _changed(self, now: EngineHealth) -> None:
+        self._ready |= {"": now.ready, f"{PACKAGE}.EmbeddingService": now.ready}
+        self._ready |= {name: model.ready for name, model in now.models.items()}
+        self._publishing = asyncio.create_task(self._publish())
+
+    async def _publish(self) -> None:
+        statuses = health_pb2.HealthCheckResponse
+        for service, ready in self._ready.items():
+            serving = self._serving and ready
+            await self._servicer.set(service, statuses.SERVING if serving else statuses.NOT_SERVING)
 
 
 def add_services(

@@ -5,12 +5,24 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from lookalike_extractor.errors import LookalikeError
 
 _REQUEST_ID = re.compile(r"[\w.:/+=-]{1,64}")
+
+
+class Stages(Protocol):
+    """What is asked of an image's outcome (jobs.Outcome)."""
+
+    error: LookalikeError | None
+    decode_s: float
+    queue_s: float
+    device_s: float
 
 
 @dataclass(slots=True)
@@ -21,6 +33,8 @@ class CallRecord:
     peer: the caller's address, as "ipv4:10.0.0.7:41020".
     token: name of his token; "" where none is asked for.
     code, reason: how it ended, as "OK" and "", or "NOT_FOUND" and "COLLECTION_UNKNOWN".
+    images, failed: that went through the engine, and those of them that came to nothing.
+    listeners: are told of images that have come out of the engine.
     """
 
     method: str
@@ -31,6 +45,16 @@ class CallRecord:
     seconds: float = 0.0
     code: str = "OK"
     reason: str = ""
+    images: int = 0
+    failed: int = 0
+    listeners: list[Callable[[Sequence[Stages]], None]] = field(default_factory=list)
+
+    def note(self, outcomes: Sequence[Stages]) -> None:
+        """Takes note of images that have come out of the engine."""
+        self.images += len(outcomes)
+        self.failed += sum(outcome.error is not None for outcome in outcomes)
+        for listener in self.listeners:
+            listener(outcomes)
 
 
 class CallObserver(Protocol):

@@ -97,6 +97,14 @@ class Settings(_Table):
     """Images on their way through the engine before callers are told to come back or made to wait."""
     queue_bytes: int = Field(256 * MIB, ge=MIB)
     """Bytes of those images, as they were sent and as they are decoded."""
+    cache_bytes: int = Field(64 * MIB, ge=0)
+    """Descriptors kept by the digest of their image. 0: every image is computed, identical ones too."""
+    max_call_seconds: float = Field(300.0, gt=0)
+    """After which a call that is not a stream ends, whatever its own deadline."""
+    canary_seconds: float = Field(15.0, gt=0)
+    """How long a model may be without work before an image of our own is sent through it."""
+    stall_seconds: float = Field(60.0, gt=0)
+    """How long one batch may take before the device is taken to hang and callers are sent away."""
     decode_threads: int = Field(0, ge=0, le=1024)
     """0: as many as the cores allow beside the model's threads."""
     torch_threads: int = Field(0, ge=0, le=1024)

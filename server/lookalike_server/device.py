@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,6 +28,11 @@ Descriptors = dict[str, NDArray[np.float32]]
 # Parameters of glibc's mallopt (malloc.h).
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _GIB, _MIB = 1 << 30, 1 << 20
+
+# Batches from which the cost of a model is first learned.
+_TRIED_SIZES, _TRIED_SIZES_GPU = (2, 2, 8), (2, 2, 8, 32)
+# Full batches that must go well before a size that was cut for want of memory grows.
+_SUCCESSES_TO_GROW = 64
 
 
 def tune_allocator() -> None:
@@ -99,17 +106,34 @@ class Device:
     Args:
         models: in the order of their index in `run`.
         name: "cpu" or "cuda:N".
+
+    Attributes:
+        runtimes: what each model runs in, as "eager".
     """
 
     def __init__(self, models: Sequence[DescriptorModel], name: str = "cpu") -> None:
         self.name = name
         self.models = [model.to(name).eval() for model in models]
+        self.runtimes = ["eager"] * len(models)
+        self._safe = [_SafeSize() for _ in models]
 
-    def warm_up(self) -> None:
-        """Runs each model once: this thread's pool of workers and the kernels are made at first use."""
-        for index, model in enumerate(self.models):
-            size = (model.preprocessing.height, model.preprocessing.width, 3)
-            self.run(index, [np.zeros(size, np.uint8)] * 2)
+    def warm_up(self) -> list[list[tuple[int, float]]]:
+        """Runs each model: this thread's pool of workers and the kernels are made at first use.
+
+        Returns for each model some sizes of batches and the seconds they took.
+        """
+        return [self._tried(index) for index in range(len(self.models))]
+
+    def _tried(self, index: int) -> list[tuple[int, float]]:
+        size = self.models[index].preprocessing
+        image = np.zeros((size.height, size.width, 3), np.uint8)
+        self.run(index, [image] * 2)
+        timed = []
+        for n in _TRIED_SIZES if self.name == "cpu" else _TRIED_SIZES_GPU:
+            started = time.monotonic()
+            self.run(index, [image] * n)
+            timed.append((n, time.monotonic() - started))
+        return timed
 
     def usable(self) -> bool:
         """Whether it still answers. After some faults a GPU refuses all further work of the process."""
@@ -122,24 +146,49 @@ class Device:
     def run(self, model: int, pixels: Sequence[Pixels]) -> Descriptors:
         """Returns float32 [n, d] by recipe, of n images uint8 [h, w, 3] of the model's input size.
 
-        When memory runs out the batch is halved and each half tried again.
+        When memory runs out the batch is halved and each half tried again. The size that went well is kept
+        to, and grows again slowly.
         """
+        safe = self._safe[model]
+        if len(pixels) > safe.most:
+            return self._in_parts(model, pixels, safe.most)
         try:
-            return self._forward(model, pixels)
+            descriptors = self._forward(model, pixels)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if len(pixels) == 1 or not _out_of_memory(error):
                 raise
+        else:
+            safe.went_well(len(pixels))
+            return descriptors
         if self.name != "cpu":
             torch.cuda.empty_cache()
-        middle = len(pixels) // 2
-        halves = [self.run(model, pixels[:middle]), self.run(model, pixels[middle:])]
-        return {recipe: np.concatenate([half[recipe] for half in halves]) for recipe in halves[0]}
+        safe.most = -(-len(pixels) // 2)
+        return self._in_parts(model, pixels, safe.most)
+
+    def _in_parts(self, model: int, pixels: Sequence[Pixels], most: int) -> Descriptors:
+        parts = [self.run(model, pixels[at : at + most]) for at in range(0, len(pixels), most)]
+        return {recipe: np.concatenate([part[recipe] for part in parts]) for recipe in parts[0]}
 
     def _forward(self, model: int, pixels: Sequence[Pixels]) -> Descriptors:
         stacked = torch.from_numpy(np.stack(pixels)).to(self.name)
         with torch.inference_mode():
             descriptors: dict[str, Any] = self.models[model](stacked.permute(0, 3, 1, 2))
         return {recipe: rows.cpu().numpy() for recipe, rows in descriptors.items()}
+
+
+class _SafeSize:
+    """The largest batch that is known to fit into memory."""
+
+    def __init__(self) -> None:
+        self.most = sys.maxsize
+        self._successes = 0
+
+    def went_well(self, size: int) -> None:
+        if size < self.most:
+            return
+        self._successes += 1
+        if self._successes >= _SUCCESSES_TO_GROW:
+            self.most, self._successes = self.most + max(1, self.most // 8), 0
 
 
 def _out_of_memory(error: Exception) -> bool:

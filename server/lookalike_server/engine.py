@@ -1,67 +1,52 @@
 """The road of an image, from its bytes to its descriptors.
 
-    event loop        room: images and bytes on the road are bounded    -> QueueFull, or waiting for room
+    event loop        room, and time enough before the deadline         -> refused, or waiting for room
                       sniff: format and size from the header alone      -> a fault of that image
-    decode threads    digest, decode, resize, each image alone          -> a fault of that image
+    decode threads    digest; known, or on the road already?            -> no need to compute it
+                      decode, resize, each image alone                  -> a fault of that image
     device thread     takes what waits, as one batch                    -> a fault of that batch
     event loop        one call back for each batch; a call whose images are all done is answered
 
-A job is finished exactly once, whatever becomes of it. A job whose caller has left is dropped before it is
-decoded, and again before it is computed.
+A job is finished exactly once, whatever becomes of it. A job for which nobody waits any more is dropped
+before it is decoded, and again before it is computed.
+
+    engine (here)     names and outcomes
+    door              who is let in
+    road              where jobs end; a device that hangs
+    stages            the threads, with the lines between them (batcher) and what batches cost (costs)
+    cache             results that are known; identical images that share one
+    readiness         canaries
+    statistics        what is told to observers
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import threading
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-import numpy as np
-from lookalike_extractor.errors import LookalikeError, PixelLimit, did_you_mean
-from lookalike_extractor.images import ImageLimits, decode, fit, sniff
-from numpy.typing import NDArray
+from lookalike_extractor.errors import LookalikeError, did_you_mean
+from lookalike_extractor.images import ImageLimits
 
 from lookalike_server.admission import Room
-from lookalike_server.batcher import Call, Job, Line, Outcome
-from lookalike_server.errors import Draining, InternalError, QueueFull, RecipeUnknown
-from lookalike_server.wire import internal
+from lookalike_server.cache import ResultCache
+from lookalike_server.caller import CALLER, note, share
+from lookalike_server.door import Door
+from lookalike_server.errors import DeadlineUnreachable, DeviceStalled, RecipeUnknown
+from lookalike_server.jobs import Call, Job, Outcome, Source
+from lookalike_server.readiness import Health, Readiness, canary
+from lookalike_server.road import Road
+from lookalike_server.stages import Runner
+from lookalike_server.statistics import Statistics, Tally
+from lookalike_server.supervised import forever
 
 if TYPE_CHECKING:
     from lookalike_extractor.images import Preprocessing
     from lookalike_extractor.recipe import Recipe, Space
 
-    from lookalike_server.device import Descriptors, Pixels
-
 __all__ = ["Engine", "Outcome", "Source"]
-
-Source = bytes | NDArray[np.uint8]
-
-# Handing images one at a time from thread to thread costs more than decoding small ones. Large ones are
-# handed on as they come.
-_DECODED_TOGETHER = 8
-_HELD_SECONDS = 0.003
-
-
-class Model(Protocol):
-    """What the engine needs to know of a model (lookalike_extractor.DescriptorModel)."""
-
-    spaces: dict[str, Space]
-    preprocessing: Preprocessing
-
-
-class Runner(Protocol):
-    """What the engine needs of a device (device.Device)."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def models(self) -> Sequence[Model]: ...
-    def warm_up(self) -> None: ...
-    def usable(self) -> bool: ...
-    def run(self, model: int, pixels: Sequence[Pixels]) -> Descriptors: ...
 
 
 class Engine:
@@ -74,10 +59,17 @@ class Engine:
         most_images, most_bytes: on the road at once.
         max_batch: most images of one pass through a model.
         decode_threads: at least one.
+        cache_bytes: of results that are kept; 0 means that every image is computed, identical ones too.
+        max_call_seconds: after which a call that is not a stream ends, whatever its own deadline.
+        canary_seconds: how long a model may be without work before a canary is sent; 0 sends none.
+        stall_seconds: how long one batch may take before the device is taken to hang.
 
     Attributes:
         draining: set it to refuse new calls; streams then end with Draining.
         broken: set once the device answers nothing any more; only a new process helps.
+        room: what is on the road now.
+        tally: counts what happens; `tally.observers` are told.
+        readiness: its `listeners` are told when that changes.
     """
 
     def __init__(
@@ -90,50 +82,89 @@ class Engine:
         most_bytes: int = 256 << 20,
         max_batch: int = 32,
         decode_threads: int = 1,
+        cache_bytes: int = 0,
+        max_call_seconds: float = 300.0,
+        canary_seconds: float = 0.0,
+        stall_seconds: float = 60.0,
     ) -> None:
+        groups = [list(model.spaces) for model in device.models]
         spaces = {name: space for model in device.models for name, space in model.spaces.items()}
         self.recipes = recipes
         self.spaces: Mapping[str, Space] = {name: spaces[name] for name in recipes}
         self.device = device.name
         self.room = Room(most_images, most_bytes)
-        self.draining = asyncio.Event()
-        self.broken = asyncio.Event()
-        self._device = device
-        self._model_of = {name: i for i, model in enumerate(device.models) for name in model.spaces}
-        self._limits = limits or ImageLimits()
-        self._max_batch = max_batch
-        self._seconds_per_image = 0.01
-        self._arrived, self._decoded = Line(), Line()
-        self._decoders = [
-            threading.Thread(target=self._decode_stage, name=f"decode-{i}", daemon=True)
-            for i in range(decode_threads)
-        ]
-        self._computer = threading.Thread(target=self._device_stage, name="device", daemon=True)
+        self.tally = Tally([",".join(names) for names in groups])
+        self.readiness = Readiness(groups, device.runtimes, canary_seconds)
+        self._models = device.models
+        self._model_of = {name: model for model, names in enumerate(groups) for name in names}
+        self._max_call_seconds, self._canary_seconds = max_call_seconds, canary_seconds
+        self._cache = ResultCache(cache_bytes)
+        self._road = Road(
+            device,
+            self.room,
+            self._cache,
+            self.tally,
+            self.readiness,
+            limits=limits or ImageLimits(),
+            max_batch=max_batch,
+            decode_threads=decode_threads,
+            stall_seconds=stall_seconds,
+        )
+        self._door = Door(self.room, self._road.stages, self.readiness)
+        self._canaries: asyncio.Task[None] | None = None
+        self.broken, self.draining = self._road.broken, self._door.draining
 
     async def start(self) -> None:
         """Starts the stages and returns once the device is warm. Raises what its models raise."""
-        self._loop = asyncio.get_running_loop()
-        self._warm: asyncio.Future[None] = self._loop.create_future()
-        for thread in (self._computer, *self._decoders):
-            thread.start()
         try:
-            await self._warm
+            await self._road.start()
         except BaseException:
             await self.close()
             raise
 
+    async def try_out(self) -> None:
+        """Sends an image all the way through each model, and again whenever no other has gone there lately.
+
+        Raises the fault of the first one that fails.
+        """
+        for model in range(len(self._models)):
+            if (fault := await self._probe(model)) is not None:
+                raise fault
+        if self._canary_seconds:
+            self._canaries = asyncio.create_task(forever(lambda: self.readiness.send_canaries(self._probe)))
+
     async def close(self) -> None:
         """Ends the stages once they have done what is on the road."""
-        self._arrived.close()
-        for thread in self._decoders:
-            await asyncio.to_thread(thread.join)
-        self._decoded.close()
-        await asyncio.to_thread(self._computer.join)
+        if self._canaries is not None:
+            self._canaries.cancel()
+        await self._road.close()
 
     @property
     def decoded(self) -> int:
         """Images that wait for the device."""
-        return len(self._decoded)
+        return len(self._road.stages.decoded)
+
+    def health(self) -> Health:
+        return self.readiness.health()
+
+    def statistics(self) -> Statistics:
+        stages = self._road.stages
+        lines = {"decode": stages.arrived, "device": stages.decoded}
+        return Statistics(
+            images=self.room.images,
+            bytes=self.room.bytes,
+            waiting={
+                (stage, lane): line.waiting(bulk=lane == "bulk")
+                for stage, line in lines.items()
+                for lane in ("interactive", "bulk")
+            },
+            done=dict(self.tally.done),
+            failed=dict(self.tally.failed),
+            refused=dict(self.tally.refusals),
+            batches=dict(self.tally.batches),
+            cache=self._cache.statistics(),
+            restarts=dict(self.tally.restarts),
+        )
 
     def recipe_name(self, name: str) -> str:
         """Returns the name, or the default's for "". Raises RecipeUnknown."""
@@ -146,162 +177,79 @@ class Engine:
 
     def preprocessing(self, recipe: str) -> Preprocessing:
         """How images are decoded for a recipe of this engine."""
-        return self._device.models[self._model_of[recipe]].preprocessing
+        return self._models[self._model_of[recipe]].preprocessing
 
     async def embed(
         self, images: Sequence[Source], recipes: Sequence[str], *, wait: bool = False
     ) -> list[Outcome]:
         """Returns the outcome of each image, in order; a fault of an image is in its outcome.
 
+        Whose call it is and its deadline are taken from `caller.CALLER`.
+
         Args:
             images: files, or pixels uint8 [h, w, 3] RGB upright.
             recipes: names; none means the default.
             wait: waits for room, as bulk work should, instead of being refused.
 
-        Raises RecipeUnknown, QueueFull, Draining. When the caller is cancelled its images are dropped.
+        Raises RecipeUnknown, QueueFull, DeadlineUnreachable, DeviceStalled, Draining. When the caller is
+        cancelled its images are dropped.
         """
         names = [self.recipe_name(name) for name in recipes or [""]]
-        if self.draining.is_set():
-            raise Draining("The server is stopping; ask another one, or this one in a while.")
         if not images:
             return []
-        call = Call(asyncio.get_running_loop().create_future(), 0, bulk=wait)
+        call = self._call(bulk=wait)
         models = sorted({self._model_of[name] for name in names})
         rows = [[self._job(call, image, model) for model in models] for image in images]
-        await self._travel(call, [job for row in rows for job in row])
-        return [_joined([job.outcome for job in row], names) for row in rows]
+        jobs = [job for row in rows for job in row]
+        async with share(len(images), wait=wait):
+            await self._travel(call, jobs)
+        outcomes = [_joined([job.outcome for job in row], names) for row in rows]
+        note(outcomes)
+        return outcomes
+
+    def _call(self, *, bulk: bool) -> Call:
+        caller, latest = CALLER.get(), math.inf if bulk else time.monotonic() + self._max_call_seconds
+        return Call(
+            asyncio.get_running_loop().create_future(),
+            pending=0,
+            bulk=bulk,
+            client=caller.name,
+            deadline=min(caller.deadline, latest),
+        )
 
     def _job(self, call: Call, source: Source, model: int) -> Job:
         sent = len(source) if isinstance(source, bytes) else source.nbytes
-        size = self._device.models[model].preprocessing
+        size = self._models[model].preprocessing
         return Job(call, source, model, sent + size.height * size.width * 3)
 
-    async def _travel(self, call: Call, jobs: list[Job]) -> None:
-        size = sum(job.size for job in jobs)
-        if call.bulk:
-            await self.room.wait(len(jobs), size)
-        elif not self.room.enter(len(jobs), size):
-            raise self._full(len(jobs))
+    async def _travel(self, call: Call, jobs: Sequence[Job]) -> None:
+        try:
+            await self._door.admit(call, jobs)
+        except LookalikeError as error:
+            self.tally.refused(error.reason, len(jobs))
+            raise
         call.pending = len(jobs)
         try:
-            self._send(jobs)
-            await call.done
+            self._road.send(call, jobs)
+            async with asyncio.timeout_at(None if call.deadline == math.inf else call.deadline):
+                await call.done
+        except TimeoutError:
+            raise DeadlineUnreachable("The deadline passed before the work was done.") from None
         finally:
             call.left = True
-
-    def _full(self, images: int) -> QueueFull:
-        patience = min(max(images * self._seconds_per_image, 0.02), 5.0)
-        return QueueFull(
-            f"The queue is full ({self.room.images} images wait). Try again in {patience:.2f} s.",
-            retry_after_ms=f"{patience * 1000:.0f}",
-        )
-
-    def _send(self, jobs: list[Job]) -> None:
         for job in jobs:
-            _guard(job, self._sniff)
-        self._arrived.put(job for job in jobs if job.outcome.error is None)
-        self._finish([job for job in jobs if job.outcome.error is not None])
+            if isinstance(job.outcome.error, DeviceStalled):
+                raise job.outcome.error
 
-    def _sniff(self, job: Job) -> None:
-        if isinstance(job.source, bytes):
-            header = sniff(job.source, self._limits)
-            job.outcome.width, job.outcome.height = header.width, header.height
-            return
-        job.outcome.height, job.outcome.width = job.source.shape[:2]
-        if job.outcome.width * job.outcome.height > self._limits.max_pixels:
-            raise PixelLimit(
-                f"the image has {job.outcome.width} x {job.outcome.height} pixels; "
-                f"at most {self._limits.max_pixels:,} are allowed"
-            )
-
-    def _decode_stage(self) -> None:
-        while jobs := self._arrived.take_share(_DECODED_TOGETHER, len(self._decoders)):
-            done, since = [], time.monotonic()
-            for job in jobs:
-                if not job.call.left:
-                    _guard(job, self._decode)
-                done.append(job)
-                if time.monotonic() - since > _HELD_SECONDS:
-                    self._hand_on(done)
-                    done, since = [], time.monotonic()
-            self._hand_on(done)
-
-    def _hand_on(self, jobs: list[Job]) -> None:
-        self._decoded.put(job for job in jobs if job.pixels is not None)
-        self._post([job for job in jobs if job.pixels is None])
-
-    def _decode(self, job: Job) -> None:
-        started = time.monotonic()
-        preprocessing = self._device.models[job.model].preprocessing
-        if isinstance(job.source, bytes):
-            job.pixels, sent = decode(job.source, preprocessing, self._limits), memoryview(job.source)
-        else:
-            job.pixels, sent = fit(job.source, preprocessing), np.ascontiguousarray(job.source).data
-        job.outcome.digest = hashlib.sha256(sent).digest()
-        job.ready_at = time.monotonic()
-        job.outcome.decode_s = job.ready_at - started
-
-    def _device_stage(self) -> None:
+    async def _probe(self, model: int) -> LookalikeError | None:
+        """Sends a canary through a model; returns its fault."""
+        call = Call(asyncio.get_running_loop().create_future(), 0, bulk=False, client="canary", probe=True)
+        job = self._job(call, canary(), model)
         try:
-            self._device.warm_up()
-        except BaseException as error:
-            self._loop.call_soon_threadsafe(self._warm.set_exception, error)
-            return
-        self._loop.call_soon_threadsafe(self._warm.set_result, None)
-        while jobs := self._decoded.take_batch(self._max_batch):
-            staying = [job for job in jobs if not job.call.left]
-            if staying:
-                self._compute(staying)
-            self._post(jobs)
-
-    def _compute(self, jobs: list[Job]) -> None:
-        started = time.monotonic()
-        try:
-            pixels = [job.pixels for job in jobs if job.pixels is not None]
-            descriptors = self._device.run(jobs[0].model, pixels)
-            _hand_out(descriptors, jobs)
-        except BaseException as error:
-            fault = internal(error)
-            for job in jobs:
-                job.outcome.error = fault
-            if not self._device.usable():
-                self._loop.call_soon_threadsafe(self.broken.set)
-        elapsed = time.monotonic() - started
-        self._seconds_per_image += 0.1 * (elapsed / len(jobs) - self._seconds_per_image)
-        for job in jobs:
-            job.outcome.queue_s, job.outcome.device_s = started - job.ready_at, elapsed
-
-    def _post(self, jobs: list[Job]) -> None:
-        if jobs:
-            self._loop.call_soon_threadsafe(self._finish, jobs)
-
-    def _finish(self, jobs: list[Job]) -> None:
-        for job in jobs:
-            self.room.leave(1, job.size)
-            job.call.pending -= 1
-            if not job.call.pending and not job.call.done.done():
-                job.call.done.set_result(None)
-
-
-def _guard(job: Job, step: Callable[[Job], None]) -> None:
-    """Takes one job one step; whatever is raised becomes the fault of that job alone."""
-    try:
-        step(job)
-    except LookalikeError as error:
-        job.outcome.error = error
-    except BaseException as error:
-        job.outcome.error = internal(error)
-
-
-def _hand_out(descriptors: Descriptors, jobs: Sequence[Job]) -> None:
-    """Gives each job its row of each recipe; a row that is not finite is the fault of that job alone."""
-    for recipe, rows in descriptors.items():
-        if len(rows) != len(jobs):
-            raise RuntimeError(f"the model answered {len(rows)} rows for {len(jobs)} images ({recipe})")
-        for job, row in zip(jobs, rows, strict=True):
-            job.outcome.descriptors[recipe] = row
-            if not np.isfinite(row).all():
-                job.outcome.error = InternalError(f"The model's answer is not finite ({recipe}).")
+            await self._travel(call, [job])
+        except DeviceStalled as error:
+            return error
+        return job.outcome.error
 
 
 def _joined(outcomes: Sequence[Outcome], names: Sequence[str]) -> Outcome:

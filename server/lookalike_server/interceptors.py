@@ -94,7 +94,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         record = begin(method, context.peer(), metadata)
         record.token = name
         caller = caller_of(context)
-        CALLER.set(replace(caller, name=name or caller.name, quota=quota))
+        CALLER.set(replace(caller, name=name or caller.name, quota=quota, record=record))
         self.calls += 1
         self._idle.clear()
         with ExitStack() as stack:
@@ -160,5 +160,8 @@ async def _abort(context: Any, error: Exception, record: CallRecord) -> None:
     status = status_of(error)
     record.code = _CODES[status.code].name
     record.reason = error.reason if isinstance(error, LookalikeError) else "INTERNAL"
-    details = (("grpc-status-details-bin", status.SerializeToString()),)
-    await context.abort(_CODES[status.code], status.message, details)
+    trailers = [("grpc-status-details-bin", status.SerializeToString())]
+    if isinstance(error, LookalikeError) and (patience := error.metadata.get("retry_after_ms")):
+        # What RetryInfo says to people, gRPC's own retry policy reads here.
+        trailers.append(("grpc-retry-pushback-ms", patience))
+    await context.abort(_CODES[status.code], status.message, tuple(trailers))

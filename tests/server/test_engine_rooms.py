@@ -10,9 +10,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from lookalike_server.admission import Room
-from lookalike_server.batcher import Call, Job, Line
+from lookalike_server.batcher import Line
 from lookalike_server.device import Device, device_name
 from lookalike_server.errors import ConfigInvalid
+from lookalike_server.jobs import Batch, Call, Job
 from serving import TinyModel
 
 
@@ -20,7 +21,8 @@ def job(name: str, *, bulk: bool = False, model: int = 0) -> Job:
     return Job(Call(done=None, pending=1, bulk=bulk), name.encode(), model, size=1)  # type: ignore[arg-type]
 
 
-def names(jobs: list[Job] | None) -> list[str]:
+def names(taken: list[Job] | Batch | None) -> list[str]:
+    jobs = taken.jobs if isinstance(taken, Batch) else taken
     return [bytes(job.source).decode() for job in jobs or []]
 
 
