@@ -1,4 +1,4 @@
-"""What a collection answers with: frozen values, made from keys that a view found and rows of the store."""
+"""What a collection is asked and what it answers: frozen values."""
 
 from __future__ import annotations
 
@@ -7,17 +7,63 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lookalike_server.rows import Row
-from lookalike_server.view import Found
+Place = tuple[float, str]
+"""Score and id of a hit: hits are in descending order of scores, then in the order of ids."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What all queries of a search ask for."""
+
+    k: int
+    """Most hits of a query, at least 1; most groups with `group_by`."""
+    where: str = ""
+    """Filter on attributes; "" means all items."""
+    min_score: float | None = None
+    """Least score of a hit."""
+    every: bool = False
+    """All hits of at least `min_score` instead of the nearest ones; `k` still bounds them."""
+    group_by: str = ""
+    """Path of an attribute: of items with equal values only the nearest `group_size` are hits."""
+    group_size: int = 1
+    after: Place | None = None
+    """Only hits that come after this place."""
+    passed: int = 0
+    """About how many hits come before that place: how deep to look at once."""
 
 
 @dataclass(frozen=True)
 class Hit:
-    """An item that a query found. `score` is the cosine, -1..1."""
+    """An item that a query found. `score` is the cosine, -1..1; `group_json` the value it is grouped by."""
 
     id: str
     score: float
     attributes_json: str
+    group_json: str = ""
+
+    @property
+    def place(self) -> Place:
+        return self.score, self.id
+
+
+@dataclass(frozen=True)
+class Account:
+    """How a search went."""
+
+    plan: str = ""
+    """In words."""
+    items: int = 0
+    """Items of the collection."""
+    fitting: int = 0
+    """Those that the filter leaves."""
+    compared: int = 0
+    """Descriptors that each query was compared with."""
+    queries: int = 0
+    """Queries that were searched in the same pass, those of other callers included."""
+    filter_seconds: float = 0.0
+    scan_seconds: float = 0.0
+    rows_seconds: float = 0.0
+    """Reading the hits' ids and attributes, and choosing among them."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +72,9 @@ class SearchResult:
 
     sequence: int
     hits: list[list[Hit]]
+    more: list[bool]
+    """For each query, whether there are hits beyond those given."""
+    account: Account = Account()
 
 
 @dataclass(frozen=True)
@@ -42,13 +91,3 @@ class Snapshot:
     digests: list[bytes]
     attributes_json: list[str]
     reference: NDArray[np.bool_]
-
-
-def hits_of(found: Found, rows: dict[int, Row], k: int, min_score: float | None, own: str) -> list[Hit]:
-    """Returns the k best of what was found, the item `own` left out, items of equal score by their ids."""
-    hits = [
-        Hit(rows[key].id, score, rows[key].attributes_json)
-        for key, score in zip(found.keys.tolist(), found.scores.tolist(), strict=True)
-        if rows[key].id != own and (min_score is None or score >= min_score)
-    ]
-    return sorted(hits, key=lambda hit: (-hit.score, hit.id))[:k]

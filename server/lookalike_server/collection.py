@@ -25,21 +25,21 @@ import numpy as np
 from lookalike_extractor.errors import LookalikeError
 from numpy.typing import NDArray
 
-from lookalike_server.answers import SearchResult, Snapshot, hits_of
+from lookalike_server.answers import Ask, SearchResult, Snapshot
 from lookalike_server.errors import ArgumentInvalid, DescriptorInvalid, Draining
-from lookalike_server.filters import EVERYTHING, Filter, parse_filter
+from lookalike_server.filters import parse_filter
+from lookalike_server.parts import Vectors
 from lookalike_server.reader import Reader
 from lookalike_server.rows import Descriptor, NewRow, Row, Written, check_id, unit
 from lookalike_server.schema import Segment
+from lookalike_server.searching import Searcher
 from lookalike_server.segments import Keeper, Rewrite, open_view
 from lookalike_server.store import Store
-from lookalike_server.view import Found, Vectors, View
+from lookalike_server.view import View
 from lookalike_server.writer import Change, Writer
 from lookalike_server.writing import Writing
 
 _SETTLE_BYTES = 32 << 20
-# Filters whose keys are remembered until the next write.
-_MOST_FILTERS = 8
 
 _log = logging.getLogger(__name__)
 
@@ -60,11 +60,12 @@ class Collection:
             self._store.close()
             raise
         self._publishing = threading.Lock()
+        self._awaited: list[tuple[int, Future[None]]] = []
         self._use = threading.Condition()
         self._users = 0
         self._closed: LookalikeError | None = None
         self._unsettled = 0
-        self._fitting: tuple[int, dict[Filter, NDArray[np.int64]]] = (0, {})
+        self._searcher = Searcher(self._state)
         self._rewrites: list[Callable[[View], View]] = []
         self._writer = Writer(f"write-{self.name}", self._commit, self._settle)
         self._keeper = Keeper(path.parent / "segments", lambda: self._view, self._publish_rewrite)
@@ -164,25 +165,27 @@ class Collection:
             where: filter on attributes; "" means all items.
             exclude: an id for each query that is not to be among its hits; "" for none.
         """
-        condition = parse_filter(where)
+        return self.ask(descriptors, Ask(k, where, min_score), exclude)
+
+    def ask(
+        self, descriptors: NDArray[np.float32], ask: Ask, exclude: Sequence[str] | None = None
+    ) -> SearchResult:
+        """As `search`, with all that can be asked for."""
         for query in descriptors:
             self.check_dimension(query, "descriptor")
-        queries = np.array([unit(query) for query in descriptors], np.float32).reshape(
-            -1, self.space.dimension
-        )
-        more = k + (exclude is not None)
-        with self._state() as (reader, view):
-            wanted = self._wanted(reader, condition)
-        found = view.search(queries, more, wanted)
-        with self._state() as (reader, _):
-            rows = _rows_of(reader, found)
-        if rows is None:  # A hit was replaced meanwhile. Again, in one state from beginning to end.
-            with self._state() as (reader, view):
-                found = view.search(queries, more, self._wanted(reader, condition))
-                rows = _rows_of(reader, found) or {}
-        excluded = exclude or [""] * len(found)
-        hits = [hits_of(one, rows, k, min_score, own) for one, own in zip(found, excluded, strict=True)]
-        return SearchResult(view.sequence, hits)
+        units = [unit(query) for query in descriptors]
+        queries = np.array(units, np.float32).reshape(-1, self.space.dimension)
+        return self._searcher.search(queries, ask, exclude or [""] * len(queries))
+
+    def reached(self, sequence: int) -> Future[None]:
+        """Returns a future that is done once searches see that write."""
+        waiting: Future[None] = Future()
+        with self._publishing:
+            if self.sequence >= sequence:
+                waiting.set_result(None)
+            else:
+                self._awaited.append((sequence, waiting))
+        return waiting
 
     def snapshot(self, where: str = "", *, reference: str = "") -> Snapshot:
         """Returns all items that fit, as they are now, with their descriptors float32 [n, d].
@@ -192,7 +195,7 @@ class Collection:
         condition = parse_filter(where)
         with self._state() as (reader, view):
             rows = reader.page(0, -1, condition)
-            keys, vectors = view.snapshot(self._wanted(reader, condition))
+            keys, vectors = view.snapshot(self._searcher.wanted(reader, condition))
             fitting = reader.keys(parse_filter(reference)) if reference else keys[:0]
         return Snapshot(
             sequence=view.sequence,
@@ -226,21 +229,6 @@ class Collection:
                 f"[{self.space.dimension}].",
                 field=field,
             )
-
-    def _wanted(self, reader: Reader, condition: Filter) -> NDArray[np.int64] | None:
-        """Returns the keys that fit, ascending; None for all. A filter that comes again is not read again."""
-        if condition == EVERYTHING:
-            return None
-        sequence, known = self._fitting
-        if sequence != reader.sequence:
-            known = {}
-            self._fitting = (reader.sequence, known)
-        keys = known.get(condition)
-        if keys is None:
-            keys = reader.keys(condition)
-            if len(known) < _MOST_FILTERS:
-                known[condition] = keys
-        return keys
 
     @contextmanager
     def _state(self) -> Iterator[tuple[Reader, View]]:
@@ -289,10 +277,17 @@ class Collection:
             with self._publishing:
                 writing.commit()
                 self._view = view
+                self._notify()
         self._unsettled += vectors.nbytes + (len(changes) << 16)
         if len(view.parts) > 1:
             self._keeper.wake()
         return results
+
+    def _notify(self) -> None:
+        for sequence, waiting in self._awaited:
+            if sequence <= self.sequence and waiting.set_running_or_notify_cancel():
+                waiting.set_result(None)
+        self._awaited = [one for one in self._awaited if not one[1].done()]
 
     def _publish_rewrite(self, rewrite: Rewrite) -> Sequence[Segment]:
         self._submit(partial(self._rewrite, rewrite)).result()
@@ -317,10 +312,3 @@ class Collection:
                 _log.warning(
                     "the log of collection %r could not be moved into its file", self.name, exc_info=True
                 )
-
-
-def _rows_of(reader: Reader, found: Sequence[Found]) -> dict[int, Row] | None:
-    """Returns the rows of all that was found by key, or None when one of them is no longer there."""
-    keys = np.unique(np.concatenate([np.empty(0, np.int64), *(one.keys for one in found)]))
-    rows = reader.by_key(keys.tolist())
-    return rows if len(rows) == len(keys) else None

@@ -32,16 +32,15 @@ Whole numbers beyond 64 bits are compared as floating-point numbers.
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
-from lark import Lark, Token, Transformer, UnexpectedInput, v_args
+from lark import Lark, UnexpectedInput
 from lark.exceptions import UnexpectedCharacters, UnexpectedEOF, UnexpectedToken, VisitError
 
 from lookalike_server.errors import FilterInvalid
+from lookalike_server.filter_sql import Compiler, Fault, Filter, Node, among, json_path, keys_of
 
 MOST_FILTER_BYTES = 65_536
 # SQLite parses expressions up to a depth of 1000; ours take a few levels each.
@@ -98,13 +97,7 @@ _WORDS = {
 }
 
 
-@dataclass(frozen=True)
-class Filter:
-    """A condition on the table `item`, always true or false, never NULL."""
-
-    sql: str
-    parameters: tuple[object, ...] = ()
-
+_NAMES = {"where": "The filter", "group_by": "The attribute to group by"}
 
 EVERYTHING = Filter("TRUE")
 
@@ -116,22 +109,42 @@ def parse_filter(where: str) -> Filter:
         return EVERYTHING
     if len(where.encode("utf-8", "replace")) > MOST_FILTER_BYTES:
         raise FilterInvalid(f"The filter is longer than {MOST_FILTER_BYTES} bytes.", field="where")
-    try:
-        node = _Compiler().transform(_PARSER.parse(where))
-    except UnexpectedInput as error:
-        raise _unexpected(where, error) from None
-    except VisitError as error:
-        if not isinstance(error.orig_exc, _Fault):
-            raise
-        raise _invalid(where, *error.orig_exc.args) from None
-    except RecursionError:
-        raise FilterInvalid(_TOO_DEEP, field="where") from None
+    node: Node = _parsed(where, "start", "where")
     if node.depth > _MOST_DEPTH:
         raise FilterInvalid(_TOO_DEEP, field="where")
     return Filter(node.sql, node.parameters)
 
 
-def _unexpected(where: str, error: UnexpectedInput) -> FilterInvalid:
+@lru_cache(maxsize=256)
+def parse_path(path: str, field: str) -> tuple[str, ...]:
+    """Returns the keys of an attribute's path, as ("size", "width"). Raises FilterInvalid."""
+    return keys_of(_parsed(path, "path", field))
+
+
+def equals_any(path: Sequence[str], values: Sequence[object]) -> Filter:
+    """Returns the condition that an attribute equals one of those strings, numbers or booleans."""
+    node = among(json_path(path), values)
+    return Filter(node.sql, node.parameters)
+
+
+def both(one: Filter, other: Filter) -> Filter:
+    return Filter(f"({one.sql}) AND ({other.sql})", one.parameters + other.parameters)
+
+
+def _parsed(text: str, start: str, field: str) -> Any:
+    try:
+        return Compiler().transform(_PARSER.parse(text, start))
+    except UnexpectedInput as error:
+        raise _unexpected(text, field, error) from None
+    except VisitError as error:
+        if not isinstance(error.orig_exc, Fault):
+            raise
+        raise _invalid(text, field, *error.orig_exc.args) from None
+    except RecursionError:
+        raise FilterInvalid(_TOO_DEEP, field=field) from None
+
+
+def _unexpected(where: str, field: str, error: UnexpectedInput) -> FilterInvalid:
     expected: Sequence[str] = ()
     if isinstance(error, UnexpectedToken):
         expected = sorted(error.accepts or error.expected)
@@ -143,10 +156,10 @@ def _unexpected(where: str, error: UnexpectedInput) -> FilterInvalid:
     place = len(where) if ended or error.pos_in_stream is None else error.pos_in_stream
     words = list(dict.fromkeys(_WORDS.get(name, name.strip("_").lower()) for name in expected))
     hint = f"expected {' or '.join(words)}" if words else "this cannot be read"
-    return _invalid(where, hint, place)
+    return _invalid(where, field, hint, place)
 
 
-def _invalid(where: str, fault: str, place: int) -> FilterInvalid:
+def _invalid(where: str, field: str, fault: str, place: int) -> FilterInvalid:
     """Shows the line of the fault with a caret under its place, cut to what fits a terminal."""
     start = where.rfind("\n", 0, place) + 1
     line = where[start:].split("\n", 1)[0]
@@ -155,139 +168,10 @@ def _invalid(where: str, fault: str, place: int) -> FilterInvalid:
     shown = line[first : first + 100]
     caret = " " * (column - first) + "^"
     return FilterInvalid(
-        f"The filter cannot be read: {fault}, at character {place + 1}.\n  {shown}\n  {caret}",
-        field="where",
+        f"{_NAMES[field]} cannot be read: {fault}, at character {place + 1}.\n  {shown}\n  {caret}",
+        field=field,
         position=str(place),
     )
 
 
-class _Fault(Exception):
-    """A fault found while compiling: (message, place)."""
-
-
-@dataclass(frozen=True)
-class _Node:
-    """SQL that is true or false, with its parameters and the depth of its expression."""
-
-    sql: str
-    parameters: tuple[object, ...]
-    depth: int = 1
-
-
-@v_args(inline=True)
-class _Compiler(Transformer[Token, _Node]):
-    """Turns the tree into SQL. No text of the user's gets into it: paths and values are parameters."""
-
-    def or_(self, *tests: _Node) -> _Node:
-        return _joined("OR", tests)
-
-    def and_(self, *tests: _Node) -> _Node:
-        return _joined("AND", tests)
-
-    def negation(self, test: _Node) -> _Node:
-        return _negated(test)
-
-    def comparison(self, path: str, operator: Token, value: object) -> _Node:
-        if operator == "=":
-            return _among(path, (value,))
-        if operator == "!=":
-            return _negated(_among(path, (value,)))
-        if value is None or isinstance(value, bool):
-            raise _Fault(f"{json.dumps(value)} has no order, use = or !=", operator.start_pos)
-        return _typed(path, value, f"json_extract(attributes, ?) {operator} ?", path, value)
-
-    def membership(self, path: str, *values: object) -> _Node:
-        return _among(path, values)
-
-    def no_membership(self, path: str, *values: object) -> _Node:
-        return _negated(_among(path, values))
-
-    def prefix(self, path: str, text: Token) -> _Node:
-        start = _unquoted(text)
-        return _typed(path, start, "substr(json_extract(attributes, ?), 1, ?) = ?", path, len(start), start)
-
-    def existence(self, path: str) -> _Node:
-        return _Node("json_type(attributes, ?) IS NOT NULL", (path,))
-
-    def path(self, *keys: Token) -> str:
-        return "$" + "".join(f'."{_key(key)}"' for key in keys)
-
-    def string(self, text: Token) -> str:
-        return _unquoted(text)
-
-    def number(self, text: Token) -> int | float:
-        value: int | float = json.loads(text)
-        return value if isinstance(value, int) and -(2**63) <= value < 2**63 else float(value)
-
-    def true(self, _: Token) -> bool:
-        return True
-
-    def false(self, _: Token) -> bool:
-        return False
-
-    def null(self, _: Token) -> None:
-        return None
-
-
-def _among(path: str, values: Sequence[object]) -> _Node:
-    """The attribute is equal to one of the values. Each type of value is looked for among its own."""
-    tests = []
-    for same in (str, (int, float)):
-        chosen = [v for v in values if isinstance(v, same) and not isinstance(v, bool)]
-        if chosen:
-            marks = ", ".join("?" * len(chosen))
-            tests.append(_typed(path, chosen[0], f"json_extract(attributes, ?) IN ({marks})", path, *chosen))
-    types = [json.dumps(v) for v in values if v is None or isinstance(v, bool)]
-    tests += [_Node("coalesce(json_type(attributes, ?), 'null') = ?", (path, name)) for name in types]
-    return _joined("OR", tests)
-
-
-def _typed(path: str, like: object, test: str, *parameters: object) -> _Node:
-    """The test, false where the attribute is missing or of another type than `like`."""
-    types = "('text')" if isinstance(like, str) else "('integer', 'real')"
-    return _Node(f"(coalesce(json_type(attributes, ?), '') IN {types} AND {test})", (path, *parameters), 3)
-
-
-def _negated(test: _Node) -> _Node:
-    return _Node(f"NOT ({test.sql})", test.parameters, test.depth + 1)
-
-
-def _joined(word: str, tests: Sequence[_Node]) -> _Node:
-    """Joins in halves: a plain row is as deep as it is long, and SQLite bounds the depth."""
-    if len(tests) == 1:
-        return tests[0]
-    left, right = _joined(word, tests[: len(tests) // 2]), _joined(word, tests[len(tests) // 2 :])
-    return _Node(
-        f"({left.sql} {word} {right.sql})",
-        left.parameters + right.parameters,
-        max(left.depth, right.depth) + 1,
-    )
-
-
-def _key(token: Token) -> str:
-    key = token.strip("`")
-    if any(c in '"\\' or c < " " for c in key):
-        raise _Fault(
-            "keys that hold quotes, backslashes or control characters cannot be asked for", token.start_pos
-        )
-    return key
-
-
-def _unquoted(token: Token) -> str:
-    body = token[1:-1]
-    if token[0] == "'":
-        body = re.sub(r'\\.|"', _as_json, body)
-    try:
-        text: str = json.loads(f'"{body}"')
-        text.encode()
-    except ValueError:
-        raise _Fault("this string has an escape that JSON does not know", token.start_pos) from None
-    return text
-
-
-def _as_json(match: re.Match[str]) -> str:
-    """Turns what a string in single quotes writes in its own way into JSON's way."""
-    return {"\\'": "'", '"': '\\"'}.get(match[0], match[0])
-
-
-_PARSER = Lark(_GRAMMAR, parser="lalr", lexer="contextual", propagate_positions=False)
+_PARSER = Lark(_GRAMMAR, start=["start", "path"], parser="lalr", lexer="contextual")

@@ -25,9 +25,10 @@ from pathlib import Path
 import numpy as np
 
 from lookalike_server import view as views
+from lookalike_server.parts import Keys, Part, Vectors
 from lookalike_server.reader import Reader
 from lookalike_server.schema import Segment, sync_folder
-from lookalike_server.view import Keys, Part, Vectors, View
+from lookalike_server.view import View
 
 _RETRY_SECONDS = 60.0
 

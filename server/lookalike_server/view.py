@@ -3,90 +3,19 @@
 A view is a row of parts, oldest first, each with ascending keys. A write makes a new view that shares all it
 can with the one before: new vectors go behind the last part's, into memory that older views cannot see; a
 deletion copies the one mask it changes. Whoever searches keeps the view it began with, without a lock.
-
-FAISS's exact kernels do the scan on that memory. Its indexes are not used: adding to one while it is searched
-crashes. What the scan finds is scored again in double precision, so that a score depends on nothing but the
-two descriptors, and rows of equal descriptors have equal scores.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
 
-import faiss
 import numpy as np
-from numpy.typing import NDArray
 
+from lookalike_server.parts import Keys, Mask, Part, Vectors
 from lookalike_server.rows import Descriptor
-
-Keys = NDArray[np.int64]
-Vectors = NDArray[np.float32]
-Mask = NDArray[np.bool_]
+from lookalike_server.scan import Found, nearest, within
 
 PART_ROWS = 32_768
-# Under this share of a part it is faster to gather the rows that count than to scan them all.
-_SPARSE = 0.5
-_SPARE_HITS = 8
-
-
-@dataclass(frozen=True)
-class Part:
-    """A stretch of rows. `keys` and `vectors` may have room behind the first `count` rows."""
-
-    keys: Keys
-    vectors: Vectors
-    count: int
-    alive: Mask
-    """bool [count]; False where the row was deleted."""
-    sealed: bool = False
-    """True when it lies on disk as a segment."""
-
-    @cached_property
-    def living(self) -> int:
-        return int(np.count_nonzero(self.alive))
-
-    def rows_of(self, keys: Keys) -> NDArray[np.intp]:
-        """Returns the rows of those of the ascending `keys` that this part holds."""
-        if not self.count:
-            return np.empty(0, np.intp)
-        own = self.keys[: self.count]
-        first, last = np.searchsorted(keys, own[0]), np.searchsorted(keys, own[-1], "right")
-        rows = np.searchsorted(own, keys[first:last])
-        held: NDArray[np.intp] = rows[own[rows] == keys[first:last]]
-        return held
-
-    def without(self, keys: Keys) -> Part:
-        rows = self.rows_of(keys)
-        if not len(rows):
-            return self
-        alive = self.alive.copy()
-        alive[rows] = False
-        return replace(self, alive=alive)
-
-    def extended(self, keys: Keys, vectors: Vectors) -> Part:
-        """Returns a part with those rows behind its own, in the same memory. Only once for any part."""
-        end = self.count + len(keys)
-        self.keys[self.count : end] = keys
-        self.vectors[self.count : end] = vectors
-        return replace(self, count=end, alive=np.concatenate([self.alive, np.ones(len(keys), np.bool_)]))
-
-    def mask(self, wanted: Keys | None) -> Mask:
-        """Returns which rows are alive and, where `wanted` is given, among those keys: bool [count]."""
-        if wanted is None:
-            return self.alive
-        mask = np.zeros(self.count, np.bool_)
-        mask[self.rows_of(wanted)] = True
-        return mask & self.alive
-
-
-@dataclass(frozen=True)
-class Found:
-    """What one query found: keys int64 [m] and scores float32 [m], -1..1, in no order."""
-
-    keys: Keys
-    scores: NDArray[np.float32]
 
 
 class View:
@@ -146,20 +75,14 @@ class View:
             k: at least 1.
             wanted: ascending keys to choose among; None means all.
         """
-        parts = [(part, part.mask(wanted)) for part in self.parts]
-        found = [(part, *_nearest(queries, part, mask, k)) for part, mask in parts if mask.any()]
-        if not found or not len(queries):
-            return [Found(np.empty(0, np.int64), np.empty(0, np.float32))] * len(queries)
-        rough = np.concatenate([scores for _, scores, _ in found], axis=1)
-        which = np.concatenate([np.full(rows.shape[1], i) for i, (_, _, rows) in enumerate(found)])
-        rows = np.concatenate([rows for _, _, rows in found], axis=1)
-        floor = _kth(rough, k) - _tolerance(self.dimension)
-        answers = []
-        for query, scores, places, least in zip(queries, rough, rows, floor, strict=True):
-            kept = np.flatnonzero((scores >= least) & (scores > -np.inf))
-            keys, vectors = _gathered([part for part, _, _ in found], which[kept], places[kept])
-            answers.append(_best(keys, exact_scores(query, vectors), k))
-        return answers
+        return nearest(self._masked(wanted), queries, k)
+
+    def within(self, query: Descriptor, least: float, most: int, wanted: Keys | None = None) -> Found:
+        """Finds all rows whose score is at least `least`; of more than `most` the best, and all that tie."""
+        return within(self._masked(wanted), query, least, most)
+
+    def _masked(self, wanted: Keys | None) -> list[tuple[Part, Mask]]:
+        return [(part, part.mask(wanted)) for part in self.parts]
 
     def snapshot(self, wanted: Keys | None = None) -> tuple[Keys, Vectors]:
         """Returns copies of the keys int64 [n], ascending, and vectors float32 [n, d] of the living rows."""
@@ -171,81 +94,6 @@ class View:
             np.compress(mask, part.vectors[: part.count], axis=0, out=vectors[end : end + len(chosen)])
             end += len(chosen)
         return np.concatenate([*keys, np.empty(0, np.int64)]), vectors
-
-
-def exact_scores(query: Descriptor, vectors: Vectors) -> NDArray[np.float32]:
-    """Returns the cosine of the query [d] and each vector [n, d], -1..1, the same wherever a row stands."""
-    products = vectors.astype(np.float64) * query.astype(np.float64)
-    scores: NDArray[np.float64] = np.clip(products.sum(axis=1), -1, 1)
-    return scores.astype(np.float32)
-
-
-def _nearest(
-    queries: Vectors, part: Part, mask: Mask, k: int
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Returns rough scores and rows, [q, m]: the k best rows of the mask and all that tie with them, or more.
-
-    Rows that do not count have the score -inf.
-    """
-    vectors, count = part.vectors[: part.count], int(np.count_nonzero(mask))
-    if count < _SPARSE * part.count:
-        chosen = np.flatnonzero(mask)
-        scores, rows = _scan(queries, vectors[chosen], k, np.ones(count, np.bool_))
-        return scores, chosen[rows]
-    return _scan(queries, vectors, k, mask)
-
-
-def _scan(
-    queries: Vectors, vectors: Vectors, k: int, mask: Mask
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Asks for more than k, and again for more still, until rows left out can neither count nor tie."""
-    fetch = k + _SPARE_HITS
-    while True:
-        fetch = min(fetch, len(vectors))
-        scores, rows = _knn(queries, vectors, fetch)
-        counted = np.where(mask[rows], scores, np.float32(-np.inf))
-        if fetch == len(vectors):
-            return counted, rows
-        if (scores[:, -1] < _kth(counted, k) - _tolerance(vectors.shape[1])).all():
-            return counted, rows
-        fetch *= 4
-
-
-def _knn(queries: Vectors, vectors: Vectors, k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    # Both settings change speed alone. Searches run beside each other, so each has one thread; and the matrix
-    # product beats one scan for each query from three queries on, not from the 250 that FAISS assumes.
-    faiss.omp_set_num_threads(1)
-    faiss.cvar.distance_compute_blas_threshold = 3 * vectors.shape[1]
-    scores, rows = faiss.knn(queries, vectors, k, metric=faiss.METRIC_INNER_PRODUCT)
-    return scores, rows
-
-
-def _kth(scores: NDArray[np.float32], k: int) -> NDArray[np.float32]:
-    """Returns the k-th best score of each row of [q, m]; the least where there are fewer."""
-    k = min(k, scores.shape[1])
-    return np.partition(scores, -k, axis=1)[:, -k]
-
-
-def _tolerance(dimension: int) -> float:
-    """How far a rough score may be from the exact one, twice: the bound of a sum in single precision."""
-    return 2 * dimension * 2.0**-24
-
-
-def _gathered(
-    parts: Sequence[Part], which: NDArray[np.intp], rows: NDArray[np.int64]
-) -> tuple[Keys, Vectors]:
-    """Returns the keys and vectors of those rows, each of its own part."""
-    keys = np.empty(len(rows), np.int64)
-    vectors = np.empty((len(rows), parts[0].vectors.shape[1]), np.float32)
-    for i in np.unique(which):
-        here = which == i
-        keys[here], vectors[here] = parts[i].keys[rows[here]], parts[i].vectors[rows[here]]
-    return keys, vectors
-
-
-def _best(keys: Keys, scores: NDArray[np.float32], k: int) -> Found:
-    kept = scores >= _kth(scores[None], k)
-    return Found(keys[kept], scores[kept])
 
 
 def _append(parts: list[Part], keys: Keys, vectors: Vectors) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lookalike_server.answers import Hit, SearchResult
+from lookalike_server.answers import Ask, Hit, SearchResult
 from lookalike_server.services.together import Together
 
 
@@ -20,20 +20,21 @@ class SlowCollection:
         self.go = threading.Event()
         self.batches: list[int] = []
 
-    def search(self, queries: np.ndarray, k: int, *, where: str, exclude: list[str]) -> SearchResult:
+    def ask(self, queries: np.ndarray, ask: Ask, exclude: list[str]) -> SearchResult:
         assert len(exclude) == len(queries)
         self.batches.append(len(queries))
         assert self.go.wait(10)
-        if where == "fault":
+        if ask.where == "fault":
             raise ValueError("a fault")
-        return SearchResult(7, [[Hit(str(int(query[0])), 1.0, "{}")] * k for query in queries])
+        hits = [[Hit(str(int(query[0])), 1.0, "{}")] * ask.k for query in queries]
+        return SearchResult(7, hits, [False] * len(queries))
 
 
 async def ask(
     together: Together, collection: Any, *numbers: int, k: int = 1, where: str = ""
 ) -> list[list[str]]:
     queries = np.array([[n] for n in numbers], np.float32)
-    result = await together.search(collection, queries, k, where=where, exclude=[""] * len(numbers))
+    result = await together.search(collection, queries, Ask(k, where), exclude=[""] * len(numbers))
     return [[hit.id for hit in hits] for hits in result.hits]
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lookalike_server.view import View, exact_scores
+from lookalike_server.scan import exact_scores
+from lookalike_server.view import View
 
 
 @pytest.fixture(autouse=True)

@@ -67,6 +67,12 @@ class SearchRequest(google.protobuf.message.Message):
     MIN_SCORE_FIELD_NUMBER: builtins.int
     WHERE_FIELD_NUMBER: builtins.int
     MIN_PRECISION_FIELD_NUMBER: builtins.int
+    RANGE_FIELD_NUMBER: builtins.int
+    GROUP_BY_FIELD_NUMBER: builtins.int
+    GROUP_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    MIN_SEQUENCE_FIELD_NUMBER: builtins.int
+    EXPLAIN_FIELD_NUMBER: builtins.int
     collection: builtins.str
     """Name of the collection. Required."""
     k: builtins.int
@@ -84,6 +90,34 @@ class SearchRequest(google.protobuf.message.Message):
     FAILED_PRECONDITION with reason NOT_CALIBRATED when it has none. With
     `min_score` both hold.
     """
+    range: builtins.bool
+    """Returns every hit of at least `min_score` or `min_precision`, one of which
+    must be set, instead of the k nearest. There are still at most `k` hits,
+    here up to 10,000, which 0 means; QueryResult.more tells that there are
+    others. Not together with `group_by` and `page_token`.
+    """
+    group_by: builtins.str
+    """Path of an attribute, as `product.id`: of items with equal values only the
+    nearest `group_size` are hits, and `k` counts the groups. Strings, numbers
+    and booleans group items; an item without such a value is a group of its
+    own. Not together with `range` and `page_token`.
+    """
+    group_size: builtins.int
+    """Most hits of each group, at most 100; 0 means 1."""
+    page_token: builtins.str
+    """QueryResult.next_page_token of the page before, for the hits that follow;
+    empty for the first page. The request holds one query and is otherwise the
+    same. Items that are written while a client pages come where they belong;
+    no other is left out or comes twice. Pages reach down to the 10,000th hit.
+    """
+    min_sequence: builtins.int
+    """Searches only when the collection has reached this sequence number, and
+    waits for it until then: DEADLINE_EXCEEDED with reason
+    DEADLINE_UNREACHABLE after 10 seconds. A write that was acknowledged has
+    been reached.
+    """
+    explain: builtins.bool
+    """Returns an explanation as well."""
     @property
     def queries(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Query]:
         """The queries, at least one and at most Limits.max_images_per_message."""
@@ -97,9 +131,15 @@ class SearchRequest(google.protobuf.message.Message):
         min_score: builtins.float | None = ...,
         where: builtins.str = ...,
         min_precision: builtins.float | None = ...,
+        range: builtins.bool = ...,
+        group_by: builtins.str = ...,
+        group_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+        min_sequence: builtins.int = ...,
+        explain: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_min_precision", b"_min_precision", "_min_score", b"_min_score", "min_precision", b"min_precision", "min_score", b"min_score"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_min_precision", b"_min_precision", "_min_score", b"_min_score", "collection", b"collection", "k", b"k", "min_precision", b"min_precision", "min_score", b"min_score", "queries", b"queries", "where", b"where"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_min_precision", b"_min_precision", "_min_score", b"_min_score", "collection", b"collection", "explain", b"explain", "group_by", b"group_by", "group_size", b"group_size", "k", b"k", "min_precision", b"min_precision", "min_score", b"min_score", "min_sequence", b"min_sequence", "page_token", b"page_token", "queries", b"queries", "range", b"range", "where", b"where"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_min_precision", b"_min_precision"]) -> typing.Literal["min_precision"] | None: ...
     @typing.overload
@@ -115,21 +155,84 @@ class SearchResponse(google.protobuf.message.Message):
 
     RESULTS_FIELD_NUMBER: builtins.int
     SEQUENCE_FIELD_NUMBER: builtins.int
+    EXPLANATION_FIELD_NUMBER: builtins.int
     sequence: builtins.int
     """Sequence number of the last write that the search saw."""
     @property
     def results(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___QueryResult]:
         """One for each query, in the order asked."""
 
+    @property
+    def explanation(self) -> global___Explanation:
+        """How the search went; set when the request asked for it."""
+
     def __init__(
         self,
         *,
         results: collections.abc.Iterable[global___QueryResult] | None = ...,
         sequence: builtins.int = ...,
+        explanation: global___Explanation | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["results", b"results", "sequence", b"sequence"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["explanation", b"explanation"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["explanation", b"explanation", "results", b"results", "sequence", b"sequence"]) -> None: ...
 
 global___SearchResponse = SearchResponse
+
+@typing.final
+class Explanation(google.protobuf.message.Message):
+    """Explanation tells how a search went."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PLAN_FIELD_NUMBER: builtins.int
+    ITEMS_FIELD_NUMBER: builtins.int
+    FITTING_FIELD_NUMBER: builtins.int
+    COMPARED_FIELD_NUMBER: builtins.int
+    QUERIES_FIELD_NUMBER: builtins.int
+    QUERIES_SECONDS_FIELD_NUMBER: builtins.int
+    WAIT_SECONDS_FIELD_NUMBER: builtins.int
+    FILTER_SECONDS_FIELD_NUMBER: builtins.int
+    SCAN_SECONDS_FIELD_NUMBER: builtins.int
+    ROWS_SECONDS_FIELD_NUMBER: builtins.int
+    plan: builtins.str
+    """What was done, in words, as "exact scan of the items that fit"."""
+    items: builtins.int
+    """Items of the collection."""
+    fitting: builtins.int
+    """Items that the filter leaves."""
+    compared: builtins.int
+    """Descriptors that each query was compared with."""
+    queries: builtins.int
+    """Queries that were searched in one pass, those of other callers included."""
+    queries_seconds: builtins.float
+    """Seconds from the arrival of the call until the queries' descriptors were
+    there.
+    """
+    wait_seconds: builtins.float
+    """Seconds of waiting for a thread, and for a sequence number."""
+    filter_seconds: builtins.float
+    """Seconds of finding the items that the filter leaves."""
+    scan_seconds: builtins.float
+    """Seconds of comparing descriptors."""
+    rows_seconds: builtins.float
+    """Seconds of reading the hits' attributes, and of choosing among them."""
+    def __init__(
+        self,
+        *,
+        plan: builtins.str = ...,
+        items: builtins.int = ...,
+        fitting: builtins.int = ...,
+        compared: builtins.int = ...,
+        queries: builtins.int = ...,
+        queries_seconds: builtins.float = ...,
+        wait_seconds: builtins.float = ...,
+        filter_seconds: builtins.float = ...,
+        scan_seconds: builtins.float = ...,
+        rows_seconds: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["compared", b"compared", "filter_seconds", b"filter_seconds", "fitting", b"fitting", "items", b"items", "plan", b"plan", "queries", b"queries", "queries_seconds", b"queries_seconds", "rows_seconds", b"rows_seconds", "scan_seconds", b"scan_seconds", "wait_seconds", b"wait_seconds"]) -> None: ...
+
+global___Explanation = Explanation
 
 @typing.final
 class QueryResult(google.protobuf.message.Message):
@@ -139,6 +242,14 @@ class QueryResult(google.protobuf.message.Message):
 
     STATUS_FIELD_NUMBER: builtins.int
     HITS_FIELD_NUMBER: builtins.int
+    MORE_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    more: builtins.bool
+    """Whether there are hits beyond these."""
+    next_page_token: builtins.str
+    """Token of the next page; empty on the last, with `range` and `group_by`,
+    and after the 10,000th hit.
+    """
     @property
     def status(self) -> google.rpc.status_pb2.Status:
         """Unset or OK when the query was answered, else why it was not."""
@@ -152,9 +263,11 @@ class QueryResult(google.protobuf.message.Message):
         *,
         status: google.rpc.status_pb2.Status | None = ...,
         hits: collections.abc.Iterable[global___Hit] | None = ...,
+        more: builtins.bool = ...,
+        next_page_token: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["status", b"status"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["hits", b"hits", "status", b"status"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["hits", b"hits", "more", b"more", "next_page_token", b"next_page_token", "status", b"status"]) -> None: ...
 
 global___QueryResult = QueryResult
 
@@ -167,19 +280,25 @@ class Hit(google.protobuf.message.Message):
     ID_FIELD_NUMBER: builtins.int
     SCORE_FIELD_NUMBER: builtins.int
     ATTRIBUTES_JSON_FIELD_NUMBER: builtins.int
+    GROUP_JSON_FIELD_NUMBER: builtins.int
     id: builtins.str
     """Id of the item."""
     score: builtins.float
     """Similarity in the metric of the collection's space; higher is nearer."""
     attributes_json: builtins.str
     """Attributes of the item, a JSON object."""
+    group_json: builtins.str
+    """Value of the attribute that hits are grouped by, as JSON; empty without
+    `group_by`, and where the item has no value.
+    """
     def __init__(
         self,
         *,
         id: builtins.str = ...,
         score: builtins.float = ...,
         attributes_json: builtins.str = ...,
+        group_json: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["attributes_json", b"attributes_json", "id", b"id", "score", b"score"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attributes_json", b"attributes_json", "group_json", b"group_json", "id", b"id", "score", b"score"]) -> None: ...
 
 global___Hit = Hit

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import struct
-import zlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +17,7 @@ from lookalike_server.catalog import Catalog
 from lookalike_server.collection import Collection
 from lookalike_server.config import Settings
 from lookalike_server.engine import Engine, Source
-from lookalike_server.errors import ArgumentInvalid, ItemUnknown, PageTokenInvalid
+from lookalike_server.errors import ArgumentInvalid, ItemUnknown
 from lookalike_server.rows import NewRow, Row, Written, check_id, compact_attributes
 from lookalike_server.services.spaces import (
     check_count,
@@ -31,11 +28,12 @@ from lookalike_server.services.spaces import (
     named,
 )
 from lookalike_server.services.streams import answer_chunks
+from lookalike_server.services.tokens import make_token, read_token
 from lookalike_server.wire import array_to_tensor, image_from_wire, status_of
 
 MOST_IDS = 1000
 _DEFAULT_PAGE = 100
-_TOKEN = struct.Struct("<qI")
+_AFTER = struct.Struct("<q")
 
 
 @dataclass(frozen=True)
@@ -138,7 +136,9 @@ class ItemServicer(items_pb2_grpc.ItemServiceServicer):
         size = request.page_size or _DEFAULT_PAGE
         if size > MOST_IDS:
             raise ArgumentInvalid(f"page_size is {size}; at most {MOST_IDS} are allowed.", field="page_size")
-        after = _place(request) if request.page_token else 0
+        after = 0
+        if request.page_token:
+            (after,) = _AFTER.unpack(read_token(request.page_token, _listing(request)))
         rows = await in_thread(
             self._catalog.workers,
             collection.list,
@@ -149,7 +149,8 @@ class ItemServicer(items_pb2_grpc.ItemServiceServicer):
         )
         page, more = rows[:size], len(rows) > size
         return pb.ListItemsResponse(
-            items=map(_item, page), next_page_token=_token(page[-1].k, request) if more else ""
+            items=map(_item, page),
+            next_page_token=make_token(_AFTER.pack(page[-1].k), _listing(request)) if more else "",
         )
 
     async def DeleteItems(  # noqa: N802
@@ -223,26 +224,5 @@ def _item(row: Row) -> pb.Item:
     )
 
 
-def _token(after: int, request: pb.ListItemsRequest) -> str:
-    return base64.urlsafe_b64encode(_TOKEN.pack(after, _listing(request))).decode()
-
-
-def _place(request: pb.ListItemsRequest) -> int:
-    """Returns the sequence number after which the page begins. Raises PageTokenInvalid."""
-    try:
-        after, listing = _TOKEN.unpack(base64.b64decode(request.page_token, b"-_", validate=True))
-    except (ValueError, binascii.Error, struct.error):
-        raise PageTokenInvalid(
-            "page_token is not one that this server gave; begin without it.", field="page_token"
-        ) from None
-    if listing != _listing(request):
-        raise PageTokenInvalid(
-            "page_token belongs to another collection or filter; begin without it.", field="page_token"
-        )
-    place: int = after
-    return place
-
-
-def _listing(request: pb.ListItemsRequest) -> int:
-    """Tells one listing from another, so that a token is not used with a filter it was not made for."""
-    return zlib.crc32(f"{request.collection}\0{request.where}".encode())
+def _listing(request: pb.ListItemsRequest) -> bytes:
+    return f"{request.collection}\0{request.where}".encode()

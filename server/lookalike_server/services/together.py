@@ -11,19 +11,19 @@ import asyncio
 import os
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lookalike_server.answers import SearchResult
+from lookalike_server.answers import Ask, SearchResult
 from lookalike_server.collection import Collection
 from lookalike_server.services.spaces import in_thread
 
 _MOST_QUERIES = 256
 
-# Searches that may share a batch: collection, filter, k.
-_Kind = tuple[Collection, str, int]
+# Searches that may share a batch: those that ask a collection for the same.
+_Kind = tuple[Collection, Ask]
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,13 @@ class Together:
         self,
         collection: Collection,
         queries: NDArray[np.float32],
-        k: int,
+        ask: Ask,
         *,
-        where: str = "",
         exclude: Sequence[str],
     ) -> SearchResult:
-        """As Collection.search, whose errors it raises; `exclude` holds an id, or "", for each query."""
+        """As Collection.ask, whose errors it raises; `exclude` holds an id, or "", for each query."""
         waiting = _Waiting(queries, exclude, asyncio.get_running_loop().create_future())
-        self._waiting.setdefault((collection, where, k), []).append(waiting)
+        self._waiting.setdefault((collection, ask), []).append(waiting)
         if self._free:
             self._begin()
         return await waiting.answer
@@ -89,23 +88,23 @@ class Together:
     async def _run(self, kind: _Kind, batch: Sequence[_Waiting]) -> None:
         if not batch:
             return
-        collection, where, k = kind
+        collection, ask = kind
         try:
             result = await in_thread(
                 self._workers,
-                collection.search,
+                collection.ask,
                 np.concatenate([waiting.queries for waiting in batch]),
-                k,
-                where=where,
-                exclude=[item_id for waiting in batch for item_id in waiting.exclude],
+                ask,
+                [item_id for waiting in batch for item_id in waiting.exclude],
             )
         except Exception as error:
             for waiting in batch:
                 if not waiting.answer.done():
                     waiting.answer.set_exception(error)
             return
-        hits = iter(result.hits)
+        end = 0
         for waiting in batch:
-            own = [next(hits) for _ in waiting.queries]
+            begin, end = end, end + len(waiting.queries)
             if not waiting.answer.done():
-                waiting.answer.set_result(SearchResult(result.sequence, own))
+                own = replace(result, hits=result.hits[begin:end], more=result.more[begin:end])
+                waiting.answer.set_result(own)

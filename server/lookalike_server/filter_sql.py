@@ -1,0 +1,159 @@
+"""Filters as SQL: a tree of the grammar in filters.py becomes a condition that is always true or false.
+
+No text of the user's gets into the SQL: paths and values are parameters.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lark import Token, Transformer, v_args
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A condition on the table `item`, always true or false, never NULL."""
+
+    sql: str
+    parameters: tuple[object, ...] = ()
+
+
+class Fault(Exception):
+    """A fault found while compiling: (message, place)."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """SQL that is true or false, with its parameters and the depth of its expression."""
+
+    sql: str
+    parameters: tuple[object, ...]
+    depth: int = 1
+
+
+@v_args(inline=True)
+class Compiler(Transformer[Token, Node]):
+    """Turns the tree into SQL."""
+
+    def or_(self, *tests: Node) -> Node:
+        return _joined("OR", tests)
+
+    def and_(self, *tests: Node) -> Node:
+        return _joined("AND", tests)
+
+    def negation(self, test: Node) -> Node:
+        return _negated(test)
+
+    def comparison(self, path: str, operator: Token, value: object) -> Node:
+        if operator == "=":
+            return among(path, (value,))
+        if operator == "!=":
+            return _negated(among(path, (value,)))
+        if value is None or isinstance(value, bool):
+            raise Fault(f"{json.dumps(value)} has no order, use = or !=", operator.start_pos)
+        return _typed(path, value, f"json_extract(attributes, ?) {operator} ?", path, value)
+
+    def membership(self, path: str, *values: object) -> Node:
+        return among(path, values)
+
+    def no_membership(self, path: str, *values: object) -> Node:
+        return _negated(among(path, values))
+
+    def prefix(self, path: str, text: Token) -> Node:
+        start = _unquoted(text)
+        return _typed(path, start, "substr(json_extract(attributes, ?), 1, ?) = ?", path, len(start), start)
+
+    def existence(self, path: str) -> Node:
+        return Node("json_type(attributes, ?) IS NOT NULL", (path,))
+
+    def path(self, *keys: Token) -> str:
+        return json_path([_key(key) for key in keys])
+
+    def string(self, text: Token) -> str:
+        return _unquoted(text)
+
+    def number(self, text: Token) -> int | float:
+        value: int | float = json.loads(text)
+        return value if isinstance(value, int) and -(2**63) <= value < 2**63 else float(value)
+
+    def true(self, _: Token) -> bool:
+        return True
+
+    def false(self, _: Token) -> bool:
+        return False
+
+    def null(self, _: Token) -> None:
+        return None
+
+
+def json_path(keys: Sequence[str]) -> str:
+    """Returns the path of SQLite's JSON functions, as $."size"."width". Keys hold no quotes."""
+    return "$" + "".join(f'."{key}"' for key in keys)
+
+
+def keys_of(path: str) -> tuple[str, ...]:
+    return tuple(path[3:-1].split('"."'))
+
+
+def among(path: str, values: Sequence[object]) -> Node:
+    """The attribute is equal to one of the values. Each type of value is looked for among its own."""
+    tests = []
+    for same in (str, (int, float)):
+        chosen = [v for v in values if isinstance(v, same) and not isinstance(v, bool)]
+        if chosen:
+            marks = ", ".join("?" * len(chosen))
+            tests.append(_typed(path, chosen[0], f"json_extract(attributes, ?) IN ({marks})", path, *chosen))
+    types = [json.dumps(v) for v in values if v is None or isinstance(v, bool)]
+    tests += [Node("coalesce(json_type(attributes, ?), 'null') = ?", (path, name)) for name in types]
+    return _joined("OR", tests)
+
+
+def _typed(path: str, like: object, test: str, *parameters: object) -> Node:
+    """The test, false where the attribute is missing or of another type than `like`."""
+    types = "('text')" if isinstance(like, str) else "('integer', 'real')"
+    return Node(f"(coalesce(json_type(attributes, ?), '') IN {types} AND {test})", (path, *parameters), 3)
+
+
+def _negated(test: Node) -> Node:
+    return Node(f"NOT ({test.sql})", test.parameters, test.depth + 1)
+
+
+def _joined(word: str, tests: Sequence[Node]) -> Node:
+    """Joins in halves: a plain row is as deep as it is long, and SQLite bounds the depth."""
+    if len(tests) == 1:
+        return tests[0]
+    left, right = _joined(word, tests[: len(tests) // 2]), _joined(word, tests[len(tests) // 2 :])
+    return Node(
+        f"({left.sql} {word} {right.sql})",
+        left.parameters + right.parameters,
+        max(left.depth, right.depth) + 1,
+    )
+
+
+def _key(token: Token) -> str:
+    key = token.strip("`")
+    if any(c in '"\\' or c < " " for c in key):
+        raise Fault(
+            "keys that hold quotes, backslashes or control characters cannot be asked for", token.start_pos
+        )
+    return key
+
+
+def _unquoted(token: Token) -> str:
+    body = token[1:-1]
+    if token[0] == "'":
+        body = re.sub(r'\\.|"', _as_json, body)
+    try:
+        text: str = json.loads(f'"{body}"')
+        text.encode()
+    except ValueError:
+        raise Fault("this string has an escape that JSON does not know", token.start_pos) from None
+    return text
+
+
+def _as_json(match: re.Match[str]) -> str:
+    """Turns what a string in single quotes writes in its own way into JSON's way."""
+    return {"\\'": "'", '"': '\\"'}.get(match[0], match[0])

@@ -1,0 +1,178 @@
+"""Searches of a collection: from queries to hits.
+
+    filter   keys of the items that fit, from the store      remembered until the next write
+    scan     keys and scores, from the view
+    rows     ids and attributes of what was found, from the store
+    choose   min_score, groups, pages; when too few are left the scan goes deeper
+
+Store and view are read apart, so that a long scan holds no transaction. Where a hit was replaced meanwhile,
+all of it happens again within one state.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lookalike_server.answers import Account, Ask, Hit, SearchResult
+from lookalike_server.choosing import Chosen, choose, members_of
+from lookalike_server.filters import EVERYTHING, Filter, both, parse_filter
+from lookalike_server.parts import Keys, Vectors
+from lookalike_server.reader import Reader
+from lookalike_server.rows import Descriptor, Row
+from lookalike_server.scan import Found
+from lookalike_server.view import View
+
+# Filters whose keys are remembered until the next write.
+_MOST_FILTERS = 8
+_DEEPER = 4
+
+States = Callable[[], AbstractContextManager[tuple[Reader, View]]]
+"""Gives store and view after one and the same write."""
+
+
+class _Replaced(Exception):
+    """A row that was found is no longer there."""
+
+
+class Searcher:
+    """Searches one collection. Any thread may call it; calls block."""
+
+    def __init__(self, states: States) -> None:
+        self._states = states
+        self._fitting: tuple[int, dict[Filter, Keys]] = (0, {})
+
+    def search(self, queries: Vectors, ask: Ask, exclude: Sequence[str]) -> SearchResult:
+        """Answers the queries float32 [q, d], of length 1; `exclude` holds an id, or "", for each."""
+        begin = time.perf_counter()
+        with self._states() as (reader, view):
+            wanted = self.wanted(reader, parse_filter(ask.where))
+        filtered = time.perf_counter() - begin
+        try:
+            run = _Run(self, view, None, queries, ask, wanted)
+            chosen = run.answer(exclude)
+        except _Replaced:
+            with self._states() as (reader, view):
+                run = _Run(self, view, reader, queries, ask, self.wanted(reader, parse_filter(ask.where)))
+                chosen = run.answer(exclude)
+        account = replace(run.account(), filter_seconds=filtered)
+        return SearchResult(view.sequence, [c.hits for c in chosen], [c.more for c in chosen], account)
+
+    def wanted(self, reader: Reader, condition: Filter) -> Keys | None:
+        """Returns the keys that fit, ascending; None for all. A filter that comes again is not read again."""
+        if condition == EVERYTHING:
+            return None
+        sequence, known = self._fitting
+        if sequence != reader.sequence:
+            known = {}
+            self._fitting = (reader.sequence, known)
+        keys = known.get(condition)
+        if keys is None:
+            keys = reader.keys(condition)
+            if len(known) < _MOST_FILTERS:
+                known[condition] = keys
+        return keys
+
+    def rows(self, keys: NDArray[np.int64], reader: Reader | None) -> dict[int, Row]:
+        """Returns the rows of those keys, in the state of `reader` or of this moment. Raises _Replaced."""
+        if reader is None:
+            with self._states() as (now, _):
+                return self.rows(keys, now)
+        rows = reader.by_key(keys.tolist())
+        if len(rows) != len(keys):
+            raise _Replaced
+        return rows
+
+    def keys(self, condition: Filter, reader: Reader | None, view: View) -> Keys:
+        """Returns the keys that fit in the state of the view. Raises _Replaced."""
+        if reader is not None:
+            return reader.keys(condition)
+        with self._states() as (now, _):
+            if now.sequence != view.sequence:
+                raise _Replaced
+            return now.keys(condition)
+
+
+@dataclass
+class _Run:
+    """One search. With a reader, all of it is in that state."""
+
+    searcher: Searcher
+    view: View
+    reader: Reader | None
+    queries: Vectors
+    ask: Ask
+    wanted: Keys | None
+    scan_seconds: float = 0.0
+    rows_seconds: float = 0.0
+
+    def answer(self, exclude: Sequence[str]) -> list[Chosen]:
+        if not self.ask.group_by or self.ask.group_size == 1:
+            return self._deep_enough(self.queries, exclude, self.wanted, self.ask)
+        leaders = self._deep_enough(self.queries, exclude, self.wanted, replace(self.ask, group_size=1))
+        return [self._filled(*one) for one in zip(self.queries, exclude, leaders, strict=True)]
+
+    def account(self) -> Account:
+        return Account(
+            plan="exact scan" if self.wanted is None else "exact scan of the items that fit",
+            items=self.view.count,
+            fitting=self._most(self.wanted),
+            compared=self._most(self.wanted),
+            queries=len(self.queries),
+            scan_seconds=self.scan_seconds,
+            rows_seconds=self.rows_seconds,
+        )
+
+    def _most(self, wanted: Keys | None) -> int:
+        return self.view.count if wanted is None else len(wanted)
+
+    def _deep_enough(
+        self, queries: Vectors, exclude: Sequence[str], wanted: Keys | None, ask: Ask
+    ) -> list[Chosen]:
+        """Looks at more and more of the nearest, until what was asked for is among them or all was seen."""
+        depth = ask.passed + ask.k * ask.group_size + 1 + any(exclude)
+        while True:
+            found = self._scan(queries, depth, wanted)
+            begin = time.perf_counter()
+            every = np.unique(np.concatenate([np.empty(0, np.int64), *(one.keys for one in found)]))
+            rows = self.searcher.rows(every, self.reader)
+            chosen = [choose(_hits(one, rows, own), ask) for one, own in zip(found, exclude, strict=True)]
+            self.rows_seconds += time.perf_counter() - begin
+            if ask.every or depth >= self._most(wanted) or all(c.enough for c in chosen):
+                return chosen
+            depth *= _DEEPER
+
+    def _scan(self, queries: Vectors, depth: int, wanted: Keys | None) -> list[Found]:
+        begin = time.perf_counter()
+        if self.ask.every and self.ask.min_score is not None:
+            least = self.ask.min_score
+            found = [self.view.within(query, least, depth, wanted) for query in queries]
+        else:
+            found = self.view.search(queries, depth, wanted)
+        self.scan_seconds += time.perf_counter() - begin
+        return found
+
+    def _filled(self, query: Descriptor, own: str, leaders: Chosen) -> Chosen:
+        """Returns whole groups, looked for among their members alone, where the nearest of each is known."""
+        groups = [hit.group_json for hit in leaders.hits if hit.group_json]
+        lone = [hit for hit in leaders.hits if not hit.group_json]
+        if not groups:
+            return leaders
+        members = both(parse_filter(self.ask.where), members_of(self.ask.group_by, groups))
+        keys = self.searcher.keys(members, self.reader, self.view)
+        (whole,) = self._deep_enough(query[None], [own], keys, replace(self.ask, k=len(groups)))
+        return replace(leaders, hits=sorted([*whole.hits, *lone], key=lambda hit: (-hit.score, hit.id)))
+
+
+def _hits(found: Found, rows: dict[int, Row], own: str) -> list[Hit]:
+    hits = [
+        Hit(rows[key].id, score, rows[key].attributes_json)
+        for key, score in zip(found.keys.tolist(), found.scores.tolist(), strict=True)
+        if rows[key].id != own
+    ]
+    return sorted(hits, key=lambda hit: (-hit.score, hit.id))
