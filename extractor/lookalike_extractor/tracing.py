@@ -75,7 +75,7 @@ class NodeTracer(fx.Tracer):
         self._thread = threading.get_ident()
         self._parameters = {id(parameter): name for name, parameter in model.named_parameters()}
         self._buffers = {id(buffer): name for name, buffer in model.named_buffers()}
-        self.result = Trace(fx.Graph(), frozenset(name for name, _ in model.named_modules() if name))
+        self.result = Trace(fx.Graph())
         before = set(model.__dict__)
         self.result.graph = self.trace(model, concrete_args=concrete_args)
         added = [name for name in model.__dict__ if name not in before]

@@ -69,7 +69,7 @@ class Recorder(Interception):
 
     def __init__(self, root: nn.Module, options: dict[str, Any], sizes: ShapeEnv) -> None:
         super().__init__(root, options)
-        self.trace = Trace(fx.Graph(), frozenset(path for path, _ in root.named_modules() if path))
+        self.trace = Trace(fx.Graph())
         self._graph = self.trace.graph
         self._sizes, self._guards_seen = sizes, 0
         self._guards: list[sympy.Basic] = []

@@ -23,25 +23,26 @@ class Moment:
 class Trace:
     """One mode of a model as a graph.
 
-    `labels` are in the order of execution; nodes that hold constants have none. `exits` has what each module
-    returned at its latest call, also modules without a node of their own, and what ran last under each path
-    that is never called itself, such as a ModuleList. `constants` are the tensors that the graph uses and the
-    model does not hold.
+    `labels` are in the order of execution; nodes that hold constants have none. `returned` has the paths of the
+    modules that were called. `exits` has what each of them returned at its latest call, also those without a
+    node of their own, and what ran last under each path that is never called itself, such as a ModuleList.
+    `constants` are the tensors that the graph uses and the model does not hold.
     """
 
     graph: fx.Graph
-    modules: frozenset[str]
     labels: dict[fx.Node, Label] = field(default_factory=dict)
+    returned: set[str] = field(default_factory=set)
     exits: dict[str, Moment] = field(default_factory=dict)
     constants: dict[str, Tensor] = field(default_factory=dict)
 
     def names(self, reading: Reading) -> dict[str, fx.Node]:
         """Nodes by name, in the order of execution."""
-        return dict(zip(READINGS[reading](self.labels.values(), self.modules), self.labels, strict=True))
+        return dict(zip(READINGS[reading](self.labels.values(), self.returned), self.labels, strict=True))
 
     def leave(self, path: str, value: Any, after: fx.Node) -> None:
         """Notes that the module at `path` has returned `value`."""
         moment = Moment(value, after)
+        self.returned.add(path)
         for prefix in prefixes(path):
             self.exits[prefix] = moment
 
