@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lookalike_server.duplicates import Duplicates, Policy, candidates, find_duplicates, search
-from lookalike_server.duplicates.candidates import TOLERANCE, Pairs, similar_pairs
+from lookalike_server.duplicates import (
+    Asked,
+    Duplicates,
+    Policy,
+    Progress,
+    candidates,
+    find_duplicates,
+    search,
+)
+from lookalike_server.duplicates.candidates import TOLERANCE, Pairs, Plan, similar_pairs
 from lookalike_server.duplicates.clusters import Recall, clustered_pairs, sampled_recall
 
 
@@ -30,7 +39,8 @@ def find(
     digests: list[bytes] | None = None,
     attributes: list[dict[str, object]] | None = None,
     threshold: float = cosine(10),
-    policy: Policy = Policy.LARGEST,
+    reference: list[bool] | None = None,
+    **asked: Any,
 ) -> Duplicates:
     count = len(descriptors)
     return find_duplicates(
@@ -38,8 +48,8 @@ def find(
         descriptors,
         digests or [b""] * count,
         [json.dumps(a) for a in attributes] if attributes else [""] * count,
-        threshold=threshold,
-        policy=policy,
+        Asked(threshold, against=reference is not None, **asked),
+        reference=reference,
     )
 
 
@@ -128,6 +138,50 @@ def test_the_most_connected_item_represents() -> None:
     assert rows(find(at_degrees(0, 9, 5, 40), policy=Policy.MOST_CONNECTED)) == [[2, 1, 0]]
 
 
+@pytest.mark.parametrize(
+    ("asked", "best"),
+    [
+        ({"policy": Policy.SHARPEST}, 1),
+        ({"policy": Policy.MAX, "attribute": "rank.stars"}, 2),
+        ({"policy": Policy.MIN, "attribute": "rank.stars"}, 1),
+    ],
+)
+def test_an_attribute_chooses_what_represents(asked: dict[str, Any], best: int) -> None:
+    attributes: list[dict[str, object]] = [
+        {"rank": 5},
+        {"sharpness": 9.5, "rank": {"stars": 2}},
+        {"sharpness": 3, "rank": {"stars": 4}},
+    ]
+    assert rows(find(at_degrees(0, 1, 2), attributes=attributes, **asked))[0][0] == best
+
+
+def test_new_items_are_compared_with_all_and_old_ones_not_with_each_other() -> None:
+    descriptors = at_degrees(0, 1, 50, 90, 51, 91, 89)  # the first four are old
+    found = find(descriptors, since=4)
+    assert sorted(map(sorted, rows(found))) == [[2, 4], [3, 5, 6]]
+    assert found.pairs == 4
+    assert rows(find(descriptors, since=7)) == []
+
+
+def test_a_new_exact_copy_of_an_old_item_is_found() -> None:
+    assert rows(find(at_degrees(0, 50, 0), digests=[b"a", b"b", b"a"], since=2)) == [[0, 2]]
+    assert rows(find(at_degrees(0, 0, 50), digests=[b"a", b"a", b"b"], since=2)) == []
+
+
+def test_only_copies_of_the_reference_are_found_and_it_is_never_a_copy_itself() -> None:
+    descriptors = at_degrees(0, 1, 4, 50, 51, 90)
+    found = find(descriptors, reference=[True, True, False, False, False, True])
+    assert rows(found) == [[1, 2]]  # the nearer reference item; 3 and 4 are copies of each other alone
+    exact = find(at_degrees(0, 0, 0, 9), digests=[b"a", b"a", b"a", b"b"],
+                 reference=[True, True, False, False])  # fmt: skip
+    assert rows(exact) == [[0, 2, 3]]
+    assert [member.exact for member in exact.groups[0].members] == [True, True, False]
+
+
+def test_a_copy_that_only_resembles_another_copy_of_the_reference_is_left_out() -> None:
+    assert rows(find(at_degrees(0, 8, 16), reference=[True, False, False])) == [[0, 1]]
+
+
 @pytest.mark.parametrize("value", ["big", True, None, [1], float("nan"), 10**400])
 def test_an_attribute_that_is_no_number_counts_as_missing(value: object) -> None:
     attributes: list[dict[str, object]] = [{"width": value, "height": 5}, {"width": 3, "height": 3}]
@@ -138,12 +192,16 @@ def test_progress_reaches_every_item_and_an_exception_in_it_ends_the_search() ->
     class Enough(Exception):
         pass
 
-    def stop(items: int, pairs: int) -> None:
-        assert (items, pairs) == (2, 1)
-        raise Enough
+    seen: list[Progress] = []
+
+    def stop(progress: Progress) -> None:
+        seen.append(progress)
+        if progress.share == 1 and progress.pairs:
+            raise Enough
 
     with pytest.raises(Enough):
-        find_duplicates(["a", "b"], at_degrees(0, 1), [b"", b""], ["", ""], threshold=0.9, progress=stop)
+        find_duplicates(["a", "b"], at_degrees(0, 1), [b"", b""], ["", ""], Asked(0.9), watch=stop)
+    assert (seen[-1].items, seen[-1].pairs) == (2, 1)
 
 
 @pytest.fixture
@@ -215,7 +273,7 @@ def test_the_clustered_search_takes_few_items_too(count: int) -> None:
 def test_a_search_among_many_states_its_recall(monkeypatch: pytest.MonkeyPatch) -> None:
     descriptors = image_like(2000)
     exact = find(descriptors, threshold=0.95)
-    monkeypatch.setattr(search, "_EXACT_UP_TO", 1000)
+    monkeypatch.setattr(search, "_EXACT_CELLS", 1000)
     many = find(descriptors, threshold=0.95)
     assert exact.recall is None
     assert many.recall is not None
@@ -224,11 +282,27 @@ def test_a_search_among_many_states_its_recall(monkeypatch: pytest.MonkeyPatch) 
     assert abs(len(many.groups) - len(exact.groups)) <= 0.02 * len(exact.groups)
 
 
+@pytest.mark.parametrize("since", [0, 1500])
+@pytest.mark.parametrize("reference", [None, 400])
+def test_the_search_among_many_and_the_exact_one_agree_on_what_is_asked(
+    monkeypatch: pytest.MonkeyPatch, since: int, reference: int | None
+) -> None:
+    descriptors = image_like(2000)
+    flags = None if reference is None else [row < reference for row in range(2000)]
+    exact = find(descriptors, threshold=0.95, since=since, reference=flags)
+    monkeypatch.setattr(search, "_EXACT_CELLS", 1000)
+    many = find(descriptors, threshold=0.95, since=since, reference=flags)
+    assert many.recall is not None
+    assert 0.98 * exact.pairs <= many.pairs <= exact.pairs
+    assert abs(len(many.groups) - len(exact.groups)) <= 0.02 * len(exact.groups) + 1
+
+
 def test_the_recall_of_a_sample_counts_the_pairs_that_were_not_joined() -> None:
     descriptors = at_degrees(0, 1, 50, 51)
     apart, half = np.arange(4), np.array([0, 0, 2, 3])
-    for parent, found in ((apart, 0), (half, 2)):
-        recall = sampled_recall(descriptors, np.arange(4), parent, cosine(5), sample=4, between=lambda: None)
+    plan = Plan.every_pair(np.arange(4))
+    for sets, found in ((apart, 0), (half, 2)):
+        recall = sampled_recall(descriptors, plan, sets, cosine(5), np.arange(4), between=lambda: None)
         assert recall == Recall(found, 4)
 
 
@@ -261,8 +335,7 @@ def test_the_laws_of_grouping_hold_for_any_items_in_any_order(
             descriptors[order],
             [digests[i] for i in order],
             [attributes[i] for i in order],
-            threshold=threshold,
-            policy=policy,
+            Asked(threshold, policy, attribute="width"),
         )
         return [[(ids[order[m.row]], m.score, m.exact) for m in group.members] for group in found.groups]
 

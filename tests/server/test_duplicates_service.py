@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import shutil
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,10 +21,11 @@ import numpy as np
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 from lookalike.v1 import duplicates_pb2 as pb
-from lookalike.v1 import duplicates_pb2_grpc
+from lookalike.v1 import duplicates_pb2_grpc, items_pb2, types_pb2
 from lookalike_extractor.recipe import Space
 from lookalike_server.catalog import Catalog
 from lookalike_server.duplicates import search
+from lookalike_server.duplicates.shards import Folder
 from lookalike_server.errors import CollectionUnknown, StoreDamaged
 from lookalike_server.interceptors import CallInterceptor
 from lookalike_server.rows import NewRow
@@ -39,22 +44,26 @@ class FakeCollection:
     fault: Exception | None = None
     ids: list[str] = field(default_factory=lambda: [f"item{i}" for i in range(2 * PAIRS)])
 
-    def snapshot(self, where: str = "") -> Any:
+    def snapshot(self, where: str = "", *, reference: str = "") -> Any:
         assert self.gate.wait(20)
         if self.fault:
             raise self.fault
         axes = np.arange(len(self.ids)) // 2 % PAIRS
         return SimpleNamespace(
             sequence=17,
+            keys=np.arange(1, len(self.ids) + 1),
             ids=self.ids,
             descriptors=np.eye(PAIRS, dtype=np.float32)[axes],
             digests=[b""] * len(self.ids),
             attributes_json=[f'{{"width": {i}, "height": 10}}' for i in range(len(self.ids))],
+            reference=np.arange(len(self.ids)) % 2 == 0,
         )
 
 
 class FakeCatalog:
-    def __init__(self, collection: FakeCollection) -> None:
+    def __init__(self, root: Path, collection: FakeCollection) -> None:
+        self.root = root
+        (root / collection.name).mkdir(exist_ok=True)
         self.collection = collection
 
     def get(self, name: str) -> FakeCollection:
@@ -97,9 +106,15 @@ def collection() -> FakeCollection:
 
 
 @pytest.fixture
-def service(collection: FakeCollection) -> Iterator[Service]:
+def service(collection: FakeCollection, tmp_path: Path) -> Iterator[Service]:
+    with served(FakeCatalog(tmp_path, collection)) as running:
+        yield running
+        collection.gate.set()
+
+
+@contextmanager
+def served(catalog: Any) -> Iterator[Service]:
     engine: Any = SimpleNamespace(recipes={"near_duplicate": SimpleNamespace(duplicate_threshold=0.9)})
-    catalog: Any = FakeCatalog(collection)
     servicer = DuplicateServicer(catalog, engine)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
@@ -115,7 +130,6 @@ def service(collection: FakeCollection) -> Iterator[Service]:
     server, port = asyncio.run_coroutine_threadsafe(serve(), loop).result(20)
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         yield Service(servicer, duplicates_pb2_grpc.DuplicateServiceStub(channel))
-        collection.gate.set()
         servicer.close()
         asyncio.run_coroutine_threadsafe(server.stop(0), loop).result(20)
     loop.call_soon_threadsafe(loop.stop)
@@ -135,7 +149,7 @@ def test_a_job_that_compares_only_likely_pairs_states_its_recall(
 ) -> None:
     every_pair = service.watch(service.start())[-1]
     assert (every_pair.sampled_pairs, every_pair.sampled_pairs_found) == (0, 0)
-    monkeypatch.setattr(search, "_EXACT_UP_TO", 3)
+    monkeypatch.setattr(search, "_EXACT_CELLS", 3)
     likely = service.watch(service.start())[-1]
     assert likely.sampled_pairs == likely.sampled_pairs_found == 2 * PAIRS  # seen from either end
 
@@ -269,20 +283,20 @@ def test_the_results_of_the_last_hundred_jobs_are_kept(service: Service) -> None
     assert reason(caught.value) == "JOB_UNKNOWN"
 
 
-def test_closing_ends_every_job_and_every_watch_quickly(service: Service, collection: FakeCollection) -> None:
+def test_closing_leaves_every_job_and_ends_every_watch_quickly(
+    service: Service, collection: FakeCollection
+) -> None:
     collection.ids = [f"item{i}" for i in range(20_000)]
     collection.gate.clear()
     running, waiting = service.start(threshold=1.0), service.start()
-    watched: list[pb.DuplicateJob] = []
-    watcher = threading.Thread(target=lambda: watched.extend(service.watch(waiting)))
-    watcher.start()
     collection.gate.set()
     started = time.monotonic()
     service.servicer.close()
     assert time.monotonic() - started < 5
-    watcher.join(5)
-    assert watched[-1].state == pb.JOB_STATE_CANCELLED
-    assert service.watch(running)[-1].state == pb.JOB_STATE_CANCELLED
+    for job in (running, waiting):
+        with pytest.raises(grpc.RpcError) as caught:
+            service.watch(job)
+        assert reason(caught.value) == "DRAINING"
     with pytest.raises(grpc.RpcError) as caught:
         service.start()
     assert reason(caught.value) == "DRAINING"
@@ -295,6 +309,10 @@ def test_closing_ends_every_job_and_every_watch_quickly(service: Service, collec
         ({"collection": "shop", "threshold": 1.5}, "ARGUMENT_INVALID"),
         ({"collection": "shop", "threshold": float("nan")}, "ARGUMENT_INVALID"),
         ({"collection": "shop", "policy": 99}, "ARGUMENT_INVALID"),
+        ({"collection": "shop", "policy": pb.REPRESENTATIVE_POLICY_MAX_ATTRIBUTE}, "ARGUMENT_INVALID"),
+        ({"collection": "shop", "policy_attribute": "price"}, "ARGUMENT_INVALID"),
+        ({"collection": "shop", "precision": 0.9, "threshold": 0.9}, "ARGUMENT_INVALID"),
+        ({"collection": "shop", "reference": "price <"}, "FILTER_INVALID"),
         ({"collection": "shop", "where": "price <"}, "FILTER_INVALID"),
     ],
 )
@@ -339,7 +357,7 @@ def test_a_wrong_call_says_what_is_wrong(service: Service, call: Any, expected: 
 def test_a_job_reads_a_stored_collection_and_only_the_items_that_fit(
     service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Catalog(tmp_path) as catalog:
+    with Catalog(tmp_path / "data") as catalog:
         stored = catalog.create("shop", Space("0" * 64, PAIRS, "near_duplicate"))
         axes = np.eye(PAIRS, dtype=np.float32)
         stored.upsert(
@@ -354,3 +372,196 @@ def test_a_job_reads_a_stored_collection_and_only_the_items_that_fit(
         assert (last.items_total, last.sequence) == (5, stored.sequence)
         found = [[m.item_id for m in g.members] for g in service.groups(job_id).groups]
         assert found == [["item1", "item0"], ["item3", "item2"]]
+
+
+def test_jobs_are_listed_in_their_order_and_found_by_id(service: Service) -> None:
+    first, second = service.start(), service.start(threshold=0.5)
+    service.watch(second)
+    listed = service.stub.ListDuplicateJobs(pb.ListDuplicateJobsRequest()).jobs
+    assert [job.id for job in listed] == [first, second]
+    assert service.stub.GetDuplicateJob(pb.GetDuplicateJobRequest(job_id=second)).job == listed[1]
+    assert listed[0].create_time.ToNanoseconds() <= listed[0].end_time.ToNanoseconds()
+    assert not service.stub.ListDuplicateJobs(pb.ListDuplicateJobsRequest(collection="other")).jobs
+
+
+def test_a_job_that_has_ended_can_be_deleted_and_one_at_work_cannot(
+    service: Service, collection: FakeCollection, tmp_path: Path
+) -> None:
+    collection.gate.clear()
+    job_id = service.start()
+    request = pb.DeleteDuplicateJobRequest(job_id=job_id)
+    with pytest.raises(grpc.RpcError) as caught:
+        service.stub.DeleteDuplicateJob(request)
+    assert reason(caught.value) == "JOB_NOT_DONE"
+    collection.gate.set()
+    service.watch(job_id)
+    service.stub.DeleteDuplicateJob(request)
+    assert not list((tmp_path / "shop" / "jobs").iterdir())
+    with pytest.raises(grpc.RpcError) as caught:
+        service.groups(job_id)
+    assert reason(caught.value) == "JOB_UNKNOWN"
+
+
+def test_jobs_and_their_groups_survive_the_server(collection: FakeCollection, tmp_path: Path) -> None:
+    catalog = FakeCatalog(tmp_path, collection)
+    with served(catalog) as before:
+        done = before.start()
+        before.watch(done)
+        groups = before.groups(done)
+        collection.gate.clear()
+        running, waiting, cancelled = before.start(), before.start(threshold=0.5), before.start()
+        before.cancel(cancelled)
+        threading.Timer(0.3, collection.gate.set).start()
+    with served(catalog) as after:
+        assert after.groups(done) == groups
+        assert after.watch(running)[-1].state == pb.JOB_STATE_SUCCEEDED
+        assert after.watch(waiting)[-1].threshold == 0.5
+        assert after.watch(cancelled)[-1].state == pb.JOB_STATE_CANCELLED
+        assert after.groups(running) == groups
+
+
+def test_a_failure_is_remembered_across_servers(collection: FakeCollection, tmp_path: Path) -> None:
+    catalog = FakeCatalog(tmp_path, collection)
+    collection.fault = StoreDamaged("page 3 is not what was written", collection="shop")
+    with served(catalog) as before:
+        failed = before.watch(before.start())[-1]
+    with served(catalog) as after:
+        assert after.watch(failed.id) == [failed]
+
+
+def test_jobs_go_with_their_collection(service: Service, tmp_path: Path) -> None:
+    job_id = service.start()
+    service.watch(job_id)
+    shutil.rmtree(tmp_path / "shop")
+    assert not service.stub.ListDuplicateJobs(pb.ListDuplicateJobsRequest()).jobs
+    with pytest.raises(grpc.RpcError) as caught:
+        service.start()
+    assert reason(caught.value) == "COLLECTION_UNKNOWN"
+
+
+def test_a_job_keeps_only_its_groups_once_it_has_ended(service: Service, tmp_path: Path) -> None:
+    job_id = service.start()
+    service.watch(job_id)
+    names = sorted(path.name for path in (tmp_path / "shop" / "jobs" / job_id).iterdir())
+    assert names == ["groups-00000.parquet", "job.json", "manifest.json"]
+
+
+def test_a_full_disk_ends_the_job_with_what_to_do_and_the_next_one_runs(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Folder, "put", full)
+        failed = service.watch(service.start())[-1]
+    assert failed.state == pb.JOB_STATE_FAILED
+    assert "disk is full" in failed.error.message
+    assert service.watch(service.start())[-1].state == pb.JOB_STATE_SUCCEEDED
+
+
+def test_groups_whose_file_was_damaged_are_not_handed_out(collection: FakeCollection, tmp_path: Path) -> None:
+    catalog = FakeCatalog(tmp_path, collection)
+    with served(catalog) as before:
+        job_id = before.start()
+        before.watch(job_id)
+    file = tmp_path / "shop" / "jobs" / job_id / "groups-00000.parquet"
+    file.write_bytes(file.read_bytes()[:-20] + b"x" * 20)
+    with served(catalog) as after, pytest.raises(grpc.RpcError) as caught:
+        after.groups(job_id)
+    assert reason(caught.value) == "STORE_DAMAGED"
+
+
+def test_only_groups_with_new_items_are_found_from_a_sequence_number(service: Service) -> None:
+    job_id = service.start(since_sequence=3)
+    assert service.watch(job_id)[-1].since_sequence == 3
+    found = [[m.item_id for m in g.members] for g in service.groups(job_id).groups]
+    assert found == [["item3", "item2"], ["item5", "item4"]]
+
+
+def test_items_of_the_reference_are_never_copies(service: Service) -> None:
+    job_id = service.start(reference="width >= 0")  # the even ones, says the collection
+    assert service.watch(job_id)[-1].reference == "width >= 0"
+    found = [[m.item_id for m in g.members] for g in service.groups(job_id).groups]
+    assert found == [["item0", "item1"], ["item2", "item3"], ["item4", "item5"]]
+
+
+def test_the_attribute_of_a_policy_chooses_the_representative(service: Service) -> None:
+    job_id = service.start(policy=pb.REPRESENTATIVE_POLICY_MIN_ATTRIBUTE, policy_attribute="width")
+    assert service.watch(job_id)[-1].policy_attribute == "width"
+    assert service.groups(job_id).groups[0].representative_id == "item0"
+
+
+@pytest.fixture
+def stored(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    with Catalog(tmp_path / "data") as catalog:
+        monkeypatch.setattr(service.servicer, "_catalog", catalog)
+        yield catalog.create("shop", Space("0" * 64, 2, "near_duplicate"))
+
+
+def new_item(item_id: str, degrees: float) -> items_pb2.NewItem:
+    vector = np.array([np.cos(np.radians(degrees)), np.sin(np.radians(degrees))], np.float32)
+    tensor = types_pb2.Tensor(dtype=types_pb2.DATA_TYPE_FLOAT32, shape=[2], data=vector.tobytes())
+    return items_pb2.NewItem(id=item_id, descriptor=tensor, attributes_json='{"price":1}')
+
+
+def add(service: Service, item_id: str, degrees: float, **fields: Any) -> pb.AddUnlessDuplicateResponse:
+    request = pb.AddUnlessDuplicateRequest(collection="shop", item=new_item(item_id, degrees), **fields)
+    response: pb.AddUnlessDuplicateResponse = service.stub.AddUnlessDuplicate(request)
+    return response
+
+
+def test_an_item_is_added_unless_a_copy_of_it_is_there(service: Service, stored: Any) -> None:
+    first, copy, other = (add(service, *item) for item in (("a", 0), ("b", 5), ("c", 90)))
+    assert (first.added, copy.added, other.added) == (True, False, True)
+    assert [(m.item_id, m.attributes_json) for m in copy.matches] == [("a", '{"price":1}')]
+    assert copy.matches[0].score == pytest.approx(np.cos(np.radians(5)), abs=1e-6)
+    assert (first.sequence, other.sequence, stored.count) == (1, 2, 2)
+    assert add(service, "b", 5, threshold=0.9999).added
+
+
+def test_of_many_copies_that_come_at_once_exactly_one_is_added(service: Service, stored: Any) -> None:
+    for angle in (0, 90, 180):
+        items = [(f"{angle}/{i}", angle + i / 10) for i in range(12)]
+        with ThreadPoolExecutor(12) as threads:
+            answers = list(threads.map(lambda item: add(service, *item), items))
+        assert sum(answer.added for answer in answers) == 1
+        winner = next(item_id for (item_id, _), answer in zip(items, answers, strict=True) if answer.added)
+        assert all(a.matches[0].item_id == winner for a in answers if not a.added)
+    assert stored.count == 3
+
+
+def test_a_copy_that_was_deleted_hinders_nobody(service: Service, stored: Any) -> None:
+    assert add(service, "a", 0).added
+    stored.delete(["a"])
+    assert add(service, "b", 0).added
+
+
+def test_whether_a_picture_is_a_copy_can_be_asked_without_adding_it(service: Service, stored: Any) -> None:
+    add(service, "a", 0)
+
+    def ask(degrees: float, **fields: Any) -> list[str]:
+        request = pb.CheckDuplicateRequest(collection="shop", item=new_item("", degrees), **fields)
+        return [match.item_id for match in service.stub.CheckDuplicate(request).matches]
+
+    assert ask(3) == ["a"]
+    assert ask(80) == []
+    assert ask(3, where="price > 1") == []
+    assert stored.count == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"item": items_pb2.NewItem(id="a")}, "ARGUMENT_INVALID"),
+        ({"item": new_item("", 0)}, "ARGUMENT_INVALID"),
+        ({"item": new_item("a", 0), "threshold": 2.0}, "ARGUMENT_INVALID"),
+    ],
+)
+@pytest.mark.usefixtures("stored")
+def test_an_item_that_cannot_be_added_is_refused(
+    service: Service, fields: dict[str, Any], expected: str
+) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        service.stub.AddUnlessDuplicate(pb.AddUnlessDuplicateRequest(collection="shop", **fields))
+    assert reason(caught.value) == expected

@@ -33,6 +33,32 @@ class Pairs:
     share: float  # of all the work, done when this block was: 0..1
 
 
+@dataclass(frozen=True)
+class Plan:
+    """Which pairs to compare: of two different rows, one of them at least among the first `fresh`."""
+
+    rows: Rows  # [m], of the descriptors
+    fresh: int
+    among: bool = True  # False: the other one must not be among the first `fresh`
+
+    @classmethod
+    def every_pair(cls, rows: Rows) -> Plan:
+        return cls(rows, len(rows))
+
+    @property
+    def columns(self) -> list[tuple[int, int]]:
+        """The stretches of rows that are compared with all before them, one after the other."""
+        wide = _BLOCK[1]
+        begin = 0 if self.among else self.fresh
+        return [(left, min(left + wide, len(self.rows))) for left in range(begin, len(self.rows), wide)]
+
+    @property
+    def cells(self) -> int:
+        """How many pairs there are to compare, roughly."""
+        rest = len(self.rows) - self.fresh
+        return self.fresh * (self.fresh + 1) // 2 * self.among + self.fresh * rest
+
+
 def number_distinct(digests: Sequence[bytes]) -> Rows:
     """Numbers the distinct images in order of first appearance: [n], equal numbers for equal digests.
 
@@ -49,27 +75,35 @@ def similar_pairs(descriptors: Floats, rows: Rows, threshold: float) -> Iterator
     descriptors: float32 [n, d], rows of length 1. rows: [m], which of them to compare, in the order that
     `Pairs` counts in. Takes memory for one block besides the descriptors, whatever the number of pairs.
     """
-    total = len(rows) * (len(rows) + 1) // 2
+    plan = Plan.every_pair(rows)
+    for first, second, share in with_share(compared(descriptors, plan, threshold), plan.cells):
+        yield Pairs(first, second, share)
+
+
+def with_share(blocks: Iterator[tuple[Rows, Rows, int]], cells: int) -> Iterator[tuple[Rows, Rows, float]]:
+    """Tells with each block which share of the cells has been compared after it."""
     done = 0
-    for first, second, compared_now in compared(descriptors, rows, threshold):
+    for first, second, compared_now in blocks:
         done += compared_now
-        yield Pairs(first, second, min(1.0, done / total))
+        yield first, second, min(1.0, done / cells)
 
 
-def compared(descriptors: Floats, rows: Rows, threshold: float) -> Iterator[tuple[Rows, Rows, int]]:
-    """Compares all rows with each other; yields (first, second, pairs compared) for each block.
+def compared(
+    descriptors: Floats, plan: Plan, threshold: float, columns: tuple[int, int] | None = None
+) -> Iterator[tuple[Rows, Rows, int]]:
+    """Compares the plan's pairs, or those of one of its stretches; yields (first, second, pairs compared) for
+    each block, `first[i] < second[i]`, positions in `plan.rows`.
 
     Exact: what float32 leaves in doubt is compared again in float64.
     """
-    high, wide = _BLOCK
-    for left in range(0, len(rows), wide):
-        right = min(left + wide, len(rows))
-        columns = descriptors[rows[left:right]]
-        for top in range(0, right, high):
-            bottom = min(top + high, right)
+    high, rows = _BLOCK[0], plan.rows
+    for left, right in plan.columns if columns is None else [columns]:
+        wide = descriptors[rows[left:right]]
+        for top in range(0, min(right, plan.fresh), high):
+            bottom = min(top + high, right, plan.fresh)
             start = max(left, top)  # below the diagonal each pair would come a second time
-            scores = descriptors[rows[top:bottom]] @ columns[start - left :].T
-            first, second = _over(scores, threshold - TOLERANCE - _DOUBT)
+            scores = descriptors[rows[top:bottom]] @ wide[start - left :].T
+            first, second = over(scores, threshold)
             certain = scores[first, second] >= threshold + _DOUBT
             first, second = first + top, second + start
             keep = first < second
@@ -79,8 +113,10 @@ def compared(descriptors: Floats, rows: Rows, threshold: float) -> Iterator[tupl
             yield first[certain], second[certain], scores.size
 
 
-def _over(scores: Floats, threshold: float) -> tuple[Rows, Rows]:
-    flat = np.flatnonzero(scores >= threshold)  # several times faster than nonzero on two dimensions
+def over(scores: Floats, threshold: float) -> tuple[Rows, Rows]:
+    """Where float32 scores [a, b] may belong to pairs at the threshold: rows and columns."""
+    # Several times faster than nonzero on two dimensions.
+    flat = np.flatnonzero(scores >= threshold - TOLERANCE - _DOUBT)
     return np.divmod(flat, scores.shape[1])
 
 

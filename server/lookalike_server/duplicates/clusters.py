@@ -10,107 +10,76 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
-from .candidates import TOLERANCE, Floats, Pairs, Rows, compared, verified_table
-from .groups import roots
+from .candidates import TOLERANCE, Floats, Pairs, Plan, Rows, compared, over, verified_scores
 
 CENTRES_EACH = 4
 _TRAINING_ROUNDS = 4
 _TRAINING_ITEMS_PER_CENTRE = 24
 _AT_ONCE = 4096
-_LISTING_SHARE = 0.5  # of all the work, roughly; comparing is the rest
+
+Lists = npt.NDArray[np.int32]
 
 
-def clustered_pairs(descriptors: Floats, rows: Rows, threshold: float) -> Iterator[Pairs]:
+def clustered_pairs(descriptors: Floats, rows: Rows, threshold: float, seed: int = 0) -> Iterator[Pairs]:
     """Yields the pairs that `similar_pairs` yields, each once, but for those that share no list.
 
     Deterministic. Takes memory for the lists and one block besides the descriptors.
     """
-    lists = np.empty((len(rows), CENTRES_EACH), np.int32)
-    for done in _list_all(descriptors, rows, lists):
-        yield Pairs(*_NO_PAIRS, _LISTING_SHARE * done)
-    yield from listed_pairs(descriptors, rows, lists, threshold)
+    centres = trained_centres(descriptors, rows, seed)
+    book = ListBook(nearest(descriptors, rows, centres, CENTRES_EACH))
+    plan = Plan.every_pair(rows)
+    for first, second, share in book.pairs(descriptors, plan, threshold, 0, book.count):
+        yield Pairs(first, second, share)
 
 
-_NO_PAIRS = (np.empty(0, np.int64), np.empty(0, np.int64))
+def trained_centres(
+    descriptors: Floats, rows: Rows, seed: int, between: Callable[[float], None] = lambda share: None
+) -> Floats:
+    """float32 [c, d]: k-means on the sphere over a sample of the rows. between: told the share done."""
+    random = np.random.default_rng(seed)
+    count = _centre_count(len(rows))
+    training = rows[chosen(random, len(rows), min(len(rows), _TRAINING_ITEMS_PER_CENTRE * count))]
+    centres: Floats = descriptors[training[chosen(random, len(training), count)]]
+    for done in range(_TRAINING_ROUNDS):
+        between(done / _TRAINING_ROUNDS)
+        near = nearest(descriptors, training, centres, 1)[:, 0]
+        centres = _means(descriptors, training, near, centres)
+    return centres
 
 
-def listed_pairs(
-    descriptors: Floats, rows: Rows, lists: npt.NDArray[np.int32], threshold: float
-) -> Iterator[Pairs]:
-    """Compares within each list. lists: [m, CENTRES_EACH], which lists each row is in."""
-    members_by_list = np.argsort(lists, axis=None, kind="stable") // CENTRES_EACH
-    sizes = np.bincount(lists.reshape(-1))
-    starts = np.concatenate([[0], np.cumsum(sizes)])
-    effort = np.cumsum(sizes.astype(np.float64) ** 2)
-    for number in np.flatnonzero(sizes):
-        members = members_by_list[starts[number] : starts[number + 1]]
-        share = _LISTING_SHARE + (1 - _LISTING_SHARE) * effort[number] / effort[-1]
-        for first, second, _ in compared(descriptors, rows[members], threshold):
-            first, second = members[first], members[second]
-            new = ~_met_before(lists[first], lists[second], int(number))
-            yield Pairs(first[new], second[new], float(share))
-
-
-def _met_before(
-    first: npt.NDArray[np.int32], second: npt.NDArray[np.int32], number: int
-) -> npt.NDArray[np.bool_]:
-    """Which pairs share a list before list `number`, where they were found already: [p]."""
-    met = np.zeros(len(first), np.bool_)
-    for a in range(CENTRES_EACH):
-        for b in range(CENTRES_EACH):
-            met |= (first[:, a] == second[:, b]) & (first[:, a] < number)
-    return met
-
-
-def _list_all(descriptors: Floats, rows: Rows, lists: npt.NDArray[np.int32]) -> Iterator[float]:
-    """Fills in each row's nearest centres; yields the share of the work done."""
-    centres = descriptors[rows[_spread(len(rows), _centre_count(len(rows)))]]
-    training = rows[_spread(len(rows), min(len(rows), _TRAINING_ITEMS_PER_CENTRE * len(centres)))]
-    nearest = np.empty((len(training), 1), np.int32)
-    total = _TRAINING_ROUNDS * len(training) + len(rows)
-    done = 0
-    for _ in range(_TRAINING_ROUNDS):
-        for count in _nearest(descriptors, training, centres, nearest):
-            done += count
-            yield done / total
-        centres = _means(descriptors, training, nearest[:, 0], centres)
-    for count in _nearest(descriptors, rows, centres, lists):
-        done += count
-        yield done / total
+def chosen(random: np.random.Generator, items: int, count: int) -> Rows:
+    """`count` of so many positions, ascending, each as likely as any other."""
+    return np.sort(random.permutation(items)[:count])
 
 
 def _centre_count(items: int) -> int:
     """Near the least of listing (items x centres) and comparing (items squared / centres)."""
-    return max(CENTRES_EACH, min(items, round(3 * math.sqrt(items))))
+    return min(items, round(3 * math.sqrt(items)))
 
 
-def _spread(items: int, count: int) -> Rows:
-    """`count` of so many positions, evenly spread."""
-    return np.arange(count) * items // count
-
-
-def _nearest(
-    descriptors: Floats, rows: Rows, centres: Floats, nearest: npt.NDArray[np.int32]
-) -> Iterator[int]:
-    """Fills in the most similar centres of each row, [m, k], block by block; yields each block's length."""
+def nearest(descriptors: Floats, rows: Rows, centres: Floats, k: int) -> Lists:
+    """The k most similar centres of each row, nearest first: int32 [m, k]; all where there are no k."""
+    k = min(k, len(centres))
+    found = np.empty((len(rows), k), np.int32)
     for start in range(0, len(rows), _AT_ONCE):
         scores = descriptors[rows[start : start + _AT_ONCE]] @ centres.T
         each = np.arange(len(scores))
-        for place in range(nearest.shape[1]):  # a few times the best beats sorting
+        for place in range(k):  # a few times the best beats sorting
             best = scores.argmax(axis=1)
-            nearest[start : start + _AT_ONCE, place] = best
+            found[start : start + _AT_ONCE, place] = best
             scores[each, best] = -np.inf
-        yield len(scores)
+    return found
 
 
-def _means(descriptors: Floats, rows: Rows, nearest: npt.NDArray[np.int32], centres: Floats) -> Floats:
+def _means(descriptors: Floats, rows: Rows, near: Lists, centres: Floats) -> Floats:
     """Each centre moves to the mean direction of its rows; one without rows stays where it is."""
-    order = np.argsort(nearest, kind="stable")
-    starts = np.searchsorted(nearest[order], np.arange(len(centres) + 1))
+    order = np.argsort(near, kind="stable")
+    starts = np.searchsorted(near[order], np.arange(len(centres) + 1))
     moved = centres.copy()
     for number in np.flatnonzero(np.diff(starts)):
         total = descriptors[rows[order[starts[number] : starts[number + 1]]]].sum(axis=0)
@@ -118,6 +87,49 @@ def _means(descriptors: Floats, rows: Rows, nearest: npt.NDArray[np.int32], cent
         if length > 0:
             moved[number] = total / length
     return moved
+
+
+class ListBook:
+    """Who is in which list. lists: [m, k], the lists of each position of a plan."""
+
+    def __init__(self, lists: Lists) -> None:
+        self._lists = lists
+        self._members = (np.argsort(lists, axis=None, kind="stable") // lists.shape[1]).astype(np.int32)
+        self._starts = np.concatenate([[0], np.cumsum(np.bincount(lists.reshape(-1)))])
+        self.count = len(self._starts) - 1
+
+    def ranges(self, parts: int) -> list[tuple[int, int]]:
+        """The lists in `parts` stretches of about the same effort, as (first, after the last)."""
+        effort = np.cumsum(np.diff(self._starts).astype(np.float64) ** 2)
+        ends = np.searchsorted(effort, effort[-1] * np.arange(1, parts) / parts) + 1
+        bounds = np.unique([0, *ends.tolist(), self.count]).tolist()
+        return list(pairwise(bounds))
+
+    def pairs(
+        self, descriptors: Floats, plan: Plan, threshold: float, begin: int, end: int
+    ) -> Iterator[tuple[Rows, Rows, float]]:
+        """Compares within the lists from `begin` up to `end`; yields (first, second, share done) by blocks.
+
+        A pair comes with the first list that its two share, so each comes once over all lists.
+        """
+        effort = np.cumsum(np.diff(self._starts)[begin:end].astype(np.float64) ** 2)
+        for number in range(begin, end):
+            members = self._members[self._starts[number] : self._starts[number + 1]].astype(np.int64)
+            share = float(effort[number - begin] / max(1.0, effort[-1]))
+            inside = Plan(plan.rows[members], int(np.searchsorted(members, plan.fresh)), plan.among)
+            for first, second, _ in compared(descriptors, inside, threshold):
+                first, second = members[first], members[second]
+                new = ~_met_before(self._lists[first], self._lists[second], number)
+                yield first[new], second[new], share
+
+
+def _met_before(first: Lists, second: Lists, number: int) -> npt.NDArray[np.bool_]:
+    """Which pairs share a list before list `number`, where they were found already: [p]."""
+    met = np.zeros(len(first), np.bool_)
+    for a in range(first.shape[1]):
+        for b in range(first.shape[1]):
+            met |= (first[:, a] == second[:, b]) & (first[:, a] < number)
+    return met
 
 
 @dataclass(frozen=True)
@@ -139,28 +151,22 @@ class Recall:
 
 
 def sampled_recall(
-    descriptors: Floats,
-    rows: Rows,
-    parent: Rows,
-    threshold: float,
-    *,
-    sample: int,
-    between: Callable[[], None],
+    descriptors: Floats, plan: Plan, sets: Rows, threshold: float, sampled: Rows, between: Callable[[], None]
 ) -> Recall:
-    """Compares an even sample of the rows with all rows.
+    """Compares a sample of the plan's fresh positions exactly with all that they are to be compared with.
 
-    parent: [m], the sets that the pairs joined. A pair counts as found when both ends are in one set, because
-    all members of a set are compared with its centres again. between: called between blocks.
+    sets: [m], the set of each position. A pair counts as found when both ends are in one set, because all
+    members of a set are compared with its centres again. between: called between blocks.
     """
-    sampled = _spread(len(rows), min(sample, len(rows)))
-    root = roots(parent, np.arange(len(rows)))
+    queries = descriptors[plan.rows[sampled]]
     found = pairs = 0
-    for start in range(0, len(rows), _AT_ONCE):
-        scores = verified_table(descriptors, rows[sampled], rows[start : start + _AT_ONCE])
-        first, second = np.nonzero(scores >= threshold - TOLERANCE)
+    for start in range(0 if plan.among else plan.fresh, len(plan.rows), _AT_ONCE):
+        scores = queries @ descriptors[plan.rows[start : start + _AT_ONCE]].T
+        first, second = over(scores, threshold)
         first, second = sampled[first], second + start
-        other = first != second
-        pairs += int(other.sum())
-        found += int((root[first] == root[second])[other].sum())
+        first, second = first[first != second], second[first != second]
+        real = verified_scores(descriptors, plan.rows[first], plan.rows[second]) >= threshold - TOLERANCE
+        pairs += int(real.sum())
+        found += int((sets[first] == sets[second])[real].sum())
         between()
     return Recall(found, pairs)

@@ -14,23 +14,28 @@ import numpy.typing as npt
 
 from .candidates import TOLERANCE, Floats, Rows, verified_table
 
-_TABLE_CELLS = 4_000_000  # 32 MiB of float64
+TABLE_CELLS = 4_000_000  # 32 MiB of float64
 
 
-def join(parent: Rows, first: Rows, second: Rows) -> None:
-    """Joins the sets of first[i] and second[i] for every i, in place.
+def join(parent: Rows, first: Rows, second: Rows) -> Rows:
+    """Joins the sets of first[i] and second[i] for every i, in place; returns those i, ascending, that joined
+    two sets. They alone would have had the same effect.
 
     parent: [m], initially `arange(m)`. The root of a set is always its smallest member. This is union-find
     with a whole block of pairs at a time: of several pairs that want to move one root, the one that moves it
     lowest wins and the rest try again.
     """
+    joined: list[Rows] = []
+    which = np.arange(len(first))
     while True:
-        first, second = roots(parent, first), roots(parent, second)
-        apart = first != second
+        low, high = np.sort([roots(parent, first[which]), roots(parent, second[which])], axis=0)
+        apart = low != high
         if not apart.any():
-            return
-        first, second = first[apart], second[apart]
-        np.minimum.at(parent, np.maximum(first, second), np.minimum(first, second))
+            return np.sort(np.concatenate([*joined, which[:0]]))
+        which, low, high = which[apart], low[apart], high[apart]
+        np.minimum.at(parent, high, low)
+        won = np.flatnonzero(parent[high] == low)
+        joined.append(which[won[np.unique(high[won], return_index=True)[1]]])
 
 
 def roots(parent: Rows, members: Rows) -> Rows:
@@ -77,7 +82,7 @@ def stars(descriptors: Floats, rows: Rows, threshold: float) -> Stars:
     """
     centre = np.full(len(rows), -1, np.int64)
     score = np.full(len(rows), -np.inf)
-    most, at_once = max(1, _TABLE_CELLS // len(rows)), 1
+    most, at_once = max(1, TABLE_CELLS // len(rows)), 1
     while len(waiting := np.flatnonzero(centre < 0)[:at_once]):
         for candidate, similar in zip(waiting, verified_table(descriptors, rows[waiting], rows), strict=True):
             if centre[candidate] >= 0:

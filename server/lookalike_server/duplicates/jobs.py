@@ -1,112 +1,71 @@
-"""Work that outlives the call that asked for it: one job at a time, in a thread of its own, in order of
-arrival.
+"""Searches that outlive the call that asked for them, and the server's process: one at a time, in a thread of
+their own, in the order in which they were started.
+
+<data>/<collection>/jobs/ID/job.json    what was asked, and how far it is
+<data>/<collection>/jobs/ID/...         its shards (shards.py); once it has succeeded, its groups alone
 """
 
 from __future__ import annotations
 
+import errno
+import logging
 import queue
-import secrets
+import shutil
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
-from enum import Enum
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
-from google.rpc import status_pb2
+from lookalike_extractor.errors import LookalikeError
 
-from lookalike_server.errors import Draining, JobNotDone, JobUnknown, QueueFull
+from lookalike_server.errors import (
+    CollectionUnknown,
+    DiskFull,
+    Draining,
+    JobNotDone,
+    JobUnknown,
+    QueueFull,
+    StoreUnusable,
+)
 from lookalike_server.wire import status_of
 
-Task = TypeVar("Task")
-Result = TypeVar("Result")
+from .job import RECORD, Job, State, Stopped, Task, read_job
+
+_log = logging.getLogger(__name__)
 
 
-class State(Enum):
-    """How far a job is. The last three are ends."""
+class JobBoard:
+    """Runs jobs. Thread-safe; `close` ends it. Jobs that an earlier process left are taken up again.
 
-    PENDING = "waiting for another job to end"
-    RUNNING = "at work"
-    SUCCEEDED = "done"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
+    work(job) does a job; it calls `job.report` often, which is where a job stops that was cancelled. At most
+    `most_waiting` jobs wait, and of the ended ones the last `most_kept` are kept.
 
-
-@dataclass(frozen=True)
-class Status:
-    """A job at one moment. Replaced whole, so a reader in another thread never sees half of a change."""
-
-    state: State = State.PENDING
-    items_done: int = 0
-    items_total: int = 0
-    pairs_found: int = 0
-    sequence: int = 0
-    sampled_pairs: int = 0
-    sampled_pairs_found: int = 0
-    error: status_pb2.Status | None = None
-
-
-class Stopped(Exception):
-    """Raised in a job's work, by `Job.report`, when the job has been cancelled."""
-
-
-@dataclass(eq=False)
-class Job(Generic[Task, Result]):
-    """A task on its way through the board, with its status and, in the end, its result."""
-
-    task: Task
-    id: str = field(default_factory=lambda: secrets.token_hex(8))
-    status: Status = Status()
-    ended: Future[None] = field(default_factory=Future)  # done when the job has ended, however
-    _result: Result | None = None
-    _stop: threading.Event = field(default_factory=threading.Event)
-
-    def report(self, **changes: int) -> None:
-        """Tells of progress (fields of Status). Raises Stopped when the job has been cancelled."""
-        if self._stop.is_set():
-            raise Stopped
-        self.status = replace(self.status, **changes)  # type: ignore[arg-type]
-
-    def result(self) -> Result:
-        """What the job found; raises JobNotDone unless it has succeeded."""
-        if self.status.state is not State.SUCCEEDED or self._result is None:
-            raise JobNotDone(
-                f"Job {self.id} has no result: it is {self.status.state.name.lower()}."
-                " Watch it until it has succeeded.",
-                job=self.id,
-            )
-        return self._result
-
-    def end(
-        self, state: State, *, result: Result | None = None, error: status_pb2.Status | None = None
-    ) -> None:
-        self._result = result
-        self.status = replace(self.status, state=state, error=error)
-        self.ended.set_result(None)
-
-
-class JobBoard(Generic[Task, Result]):
-    """Runs jobs one at a time. Thread-safe; `close` ends it.
-
-    work(job) does a job and returns its result; it calls `job.report` often, which is where a cancelled job
-    stops. At most `most_waiting` jobs wait, and of the ended ones the last `most_kept` are remembered.
+    Args:
+        root: the data directory.
     """
 
     def __init__(
-        self, work: Callable[[Job[Task, Result]], Result], *, most_waiting: int = 32, most_kept: int = 100
+        self, root: Path, work: Callable[[Job], None], *, most_waiting: int = 32, most_kept: int = 100
     ) -> None:
+        self._root = root
         self._work = work
         self._most_waiting = most_waiting
         self._most_kept = most_kept
-        self._jobs: dict[str, Job[Task, Result]] = {}
-        self._line: queue.SimpleQueue[Job[Task, Result] | None] = queue.SimpleQueue()
+        self._line: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._closed = False
+        self._jobs = {job.id: job for job in _found(root)}
+        for job in self._jobs.values():
+            if not job.ended.done():
+                self._line.put(job)
         self._thread = threading.Thread(target=self._run, name="duplicate-jobs", daemon=True)
         self._thread.start()
 
-    def start(self, task: Task) -> Job[Task, Result]:
-        """Puts a job in the line. Raises QueueFull when too many wait, Draining once the board is closed."""
+    def start(self, task: Task) -> Job:
+        """Puts a job in the line; it is on disk when this returns.
+
+        Raises QueueFull when too many wait, Draining once the board is closed, DiskFull.
+        """
         with self._lock:
             if self._closed:
                 raise Draining("The server is stopping; start the job again once it is back.")
@@ -118,60 +77,136 @@ class JobBoard(Generic[Task, Result]):
                     retry_after_ms="5000",
                 )
             self._forget_old()
-            job: Job[Task, Result] = Job(task)
+            with faults(task.collection):
+                job = Job.new(self._root / task.collection / "jobs", task)
             self._jobs[job.id] = job
         self._line.put(job)
         return job
 
-    def get(self, job_id: str) -> Job[Task, Result]:
+    def get(self, job_id: str) -> Job:
         with self._lock:
+            self._forget_gone()
             job = self._jobs.get(job_id)
         if job is None:
             raise JobUnknown(
-                f"There is no job {job_id!r}. Jobs end with the server's process, and the last"
-                f" {self._most_kept} that ended are kept.",
+                f"There is no job {job_id!r}. The last {self._most_kept} that ended are kept, as long as"
+                " their collections are.",
                 job=job_id,
             )
         return job
 
-    def cancel(self, job: Job[Task, Result]) -> None:
+    def list(self) -> list[Job]:
+        """The jobs in the order in which they were started."""
+        with self._lock:
+            self._forget_gone()
+            return list(self._jobs.values())
+
+    def cancel(self, job: Job) -> None:
         """Ends a waiting job now and a running one at its next report; one that has ended stays as it is."""
         with self._lock:
-            job._stop.set()
+            job.stop.set()
             if job.status.state is State.PENDING:
-                job.end(State.CANCELLED)
+                _end(job, State.CANCELLED)
+
+    def delete(self, job: Job) -> None:
+        """Deletes a job that has ended. Raises JobNotDone."""
+        with self._lock:
+            if not job.ended.done():
+                raise JobNotDone(
+                    f"Job {job.id} is {job.status.state.name.lower()}; cancel it before it is deleted.",
+                    job=job.id,
+                )
+            self._forget(job)
 
     def close(self) -> None:
-        """Cancels every job and waits for the running one to stop. Returns within a moment; may be called
-        twice.
+        """Stops the running job where it is: the next process goes on from there. Returns within a moment;
+        may be called twice.
         """
         with self._lock:
             self._closed = True
             jobs = list(self._jobs.values())
         for job in jobs:
-            self.cancel(job)
+            job.leave.set()
         self._line.put(None)
         self._thread.join()
+        for job in jobs:
+            if not job.ended.done():
+                job.ended.set_result(False)
 
     def _run(self) -> None:
         for job in iter(self._line.get, None):
             with self._lock:
-                if job.status.state is not State.PENDING:
+                if self._closed or job.ended.done():
                     continue  # cancelled while it waited
-                job.status = replace(job.status, state=State.RUNNING)
+                job.begin()
             self._do(job)
 
-    def _do(self, job: Job[Task, Result]) -> None:
+    def _do(self, job: Job) -> None:
         try:
-            result = self._work(job)
+            with faults(job.task.collection):
+                self._work(job)
         except Stopped:
-            job.end(State.CANCELLED)
+            if job.stop.is_set():
+                _end(job, State.CANCELLED)
         except Exception as error:  # a job's failure is its own; the next one must run
-            job.end(State.FAILED, error=status_of(error))
+            _end(job, State.FAILED, error)
         else:
-            job.end(State.SUCCEEDED, result=result)
+            _end(job, State.SUCCEEDED)
 
     def _forget_old(self) -> None:
-        ended = [job.id for job in self._jobs.values() if job.ended.done()]
-        for job_id in ended[: -self._most_kept]:
-            del self._jobs[job_id]
+        ended = [job for job in self._jobs.values() if job.ended.done()]
+        for job in ended[: -self._most_kept]:
+            self._forget(job)
+
+    def _forget_gone(self) -> None:
+        """Jobs go with their collections."""
+        for job in list(self._jobs.values()):
+            if job.ended.done() and not job.folder.is_dir():
+                del self._jobs[job.id]
+
+    def _forget(self, job: Job) -> None:
+        shutil.rmtree(job.folder, ignore_errors=True)
+        self._jobs.pop(job.id, None)
+
+
+def _end(job: Job, state: State, error: Exception | None = None) -> None:
+    """Ends a job. One whose end cannot be written, as on a full disk, runs again in the next process."""
+    try:
+        job.end(state, None if error is None else status_of(error))
+    except OSError:
+        _log.warning("how job %s ended could not be written", job.id, exc_info=True)
+    finally:
+        job.ended.set_result(True)
+
+
+def _found(root: Path) -> Iterator[Job]:
+    jobs = []
+    for folder in root.glob("[!.]*/jobs/*"):
+        if (folder / RECORD).is_file():
+            try:
+                job = read_job(folder)
+                if job.status.state is State.SUCCEEDED:
+                    job.shards.keep_only("groups")
+                jobs.append(job)
+            except (OSError, ValueError, KeyError, TypeError):
+                _log.warning("%s is left out: it is no job that this version can read", folder, exc_info=True)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)  # a process ended before the job was there
+    yield from sorted(jobs, key=lambda job: (job.created, job.id))
+
+
+@contextmanager
+def faults(collection: str) -> Iterator[None]:
+    """Turns what the system says about a job's files into errors that a caller can be told."""
+    try:
+        yield
+    except OSError as error:
+        raise _told(error, collection) from error
+
+
+def _told(error: OSError, collection: str) -> LookalikeError:
+    if isinstance(error, FileNotFoundError):
+        return CollectionUnknown(f"Collection {collection!r} was deleted.", collection=collection)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull("The disk is full; a job needs about the room that its collection takes. Free some.")
+    return StoreUnusable(f"The job's files cannot be used: {error.strerror or error}.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -23,30 +23,53 @@ class Policy(enum.Enum):
     LARGEST = "largest"  # most pixels, then most bytes
     OLDEST = "oldest"  # smallest "modified"
     MOST_CONNECTED = "most_connected"  # most similar to the others of its group
+    SHARPEST = "sharpest"  # largest "sharpness"
+    MAX = "max"  # largest value of an attribute that the caller names
+    MIN = "min"  # smallest value of it
 
 
-def best_first(ids: Sequence[str], attributes_json: Sequence[str], policy: Policy) -> Rows:
+def best_first(
+    ids: Sequence[str], attributes_json: Sequence[str], policy: Policy, attribute: str = ""
+) -> Rows:
     """The items' rows, best representative first: [n]. It depends on the items only, not on their order.
 
     An item whose attributes lack what the policy asks for comes after those that have it. MOST_CONNECTED
     needs the descriptors of a group (`most_connected_first`); until then it is the order of the ids.
+    attribute: for MAX and MIN, a path as "size.width".
     """
     by_id = np.array(sorted(range(len(ids)), key=lambda row: (len(ids[row]), ids[row])), np.int64)
     if policy is Policy.MOST_CONNECTED:
         return by_id
-    key = _size if policy is Policy.LARGEST else _age
-    keys = np.array([key(attributes_json[row]) for row in by_id], np.float64).reshape(len(ids), 2)
+    key = _key(policy, attribute)
+    keys = np.array([key(json.loads(text or "{}")) for text in attributes_json], np.float64)
+    keys = keys.reshape(len(ids), 2)[by_id]
     return by_id[np.lexsort((keys[:, 1], keys[:, 0]))]  # stable, so equals stay in the order of their ids
 
 
-def _size(attributes_json: str) -> tuple[float, float]:
-    attributes = json.loads(attributes_json or "{}")
+def _key(policy: Policy, attribute: str) -> Callable[[dict[str, object]], tuple[float, float]]:
+    """What to sort by: the smallest is the best."""
+    if policy is Policy.LARGEST:
+        return _size
+    path, sign = {
+        Policy.OLDEST: ("modified", 1),
+        Policy.SHARPEST: ("sharpness", -1),
+        Policy.MAX: (attribute, -1),
+        Policy.MIN: (attribute, 1),
+    }[policy]
+    *outer, name = path.split(".")
+
+    def key(attributes: dict[str, object]) -> tuple[float, float]:
+        for step in outer:
+            inner = attributes.get(step)
+            attributes = inner if isinstance(inner, dict) else {}
+        return _number(attributes, name, sign * math.inf) * sign, 0
+
+    return key
+
+
+def _size(attributes: dict[str, object]) -> tuple[float, float]:
     pixels = _number(attributes, "width", 0) * _number(attributes, "height", 0)
     return -pixels, -_number(attributes, "bytes", 0)
-
-
-def _age(attributes_json: str) -> tuple[float, float]:
-    return _number(json.loads(attributes_json or "{}"), "modified", math.inf), 0
 
 
 def _number(attributes: dict[str, object], name: str, missing: float) -> float:

@@ -1,19 +1,26 @@
-"""DuplicateService: near-duplicate jobs over a collection."""
+"""DuplicateService: near-duplicate jobs over a collection, and the question whether one picture is a copy."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from lookalike.v1 import duplicates_pb2 as pb
-from lookalike.v1 import duplicates_pb2_grpc
+from lookalike.v1 import duplicates_pb2_grpc, items_pb2
+from lookalike_extractor.errors import LookalikeError
 
-from lookalike_server.duplicates import Policy, find_duplicates
-from lookalike_server.duplicates.jobs import Job, JobBoard, State
-from lookalike_server.errors import ArgumentInvalid, MessageTooLarge, PageTokenInvalid, RecipeUnknown
+from lookalike_server.calibrations import least_score
+from lookalike_server.duplicates import Asked, Policy, Search
+from lookalike_server.duplicates.check import Matches, add_unless, copies_of
+from lookalike_server.duplicates.job import Job, Task
+from lookalike_server.duplicates.jobs import JobBoard
+from lookalike_server.errors import ArgumentInvalid, Draining, RecipeUnknown
 from lookalike_server.filters import parse_filter
+from lookalike_server.rows import Descriptor, NewRow
+from lookalike_server.services.duplicate_messages import POLICIES, job_to_wire, match_to_wire, page_of_groups
+from lookalike_server.services.spaces import check_space, descriptor_from_wire, embedded, in_thread, named
+from lookalike_server.wire import image_from_wire
 
 if TYPE_CHECKING:
     from lookalike_server.catalog import Catalog
@@ -21,39 +28,15 @@ if TYPE_CHECKING:
     from lookalike_server.engine import Engine
 
 _WATCH_INTERVAL = 0.25  # seconds between two messages to a watcher
-_PAGE_SIZE = 100
-_MOST_PAGE_SIZE = 1000
-_MOST_PAGE_BYTES = 2 * 1024 * 1024  # gRPC clients refuse messages of more than 4 MiB unless told otherwise
-
-_POLICIES = {
-    pb.REPRESENTATIVE_POLICY_UNSPECIFIED: Policy.LARGEST,
-    pb.REPRESENTATIVE_POLICY_LARGEST: Policy.LARGEST,
-    pb.REPRESENTATIVE_POLICY_OLDEST: Policy.OLDEST,
-    pb.REPRESENTATIVE_POLICY_MOST_CONNECTED: Policy.MOST_CONNECTED,
-}
-_POLICIES_ON_WIRE = {policy: number for number, policy in _POLICIES.items()}
-_STATES = {state: pb.JobState.Value(f"JOB_STATE_{state.name}") for state in State}
-
-
-@dataclass(frozen=True)
-class _Task:
-    collection: str
-    threshold: float
-    policy: Policy
-    where: str
-
-
-_Groups: TypeAlias = list[pb.DuplicateGroup]
-_Job: TypeAlias = Job[_Task, _Groups]
 
 
 class DuplicateServicer(duplicates_pb2_grpc.DuplicateServiceServicer):
-    """Starts, watches, cancels and reads jobs. `close` cancels them all and waits for the one at work."""
+    """Starts, watches, cancels, reads and deletes jobs. `close` leaves them for the next process."""
 
     def __init__(self, catalog: Catalog, engine: Engine) -> None:
         self._catalog = catalog
         self._engine = engine
-        self._board: JobBoard[_Task, _Groups] = JobBoard(self._find)
+        self._board = JobBoard(catalog.root, self._find)
 
     def close(self) -> None:
         """Blocks for a moment; call it before the catalog is closed."""
@@ -62,8 +45,8 @@ class DuplicateServicer(duplicates_pb2_grpc.DuplicateServiceServicer):
     async def StartDuplicateJob(  # noqa: N802
         self, request: pb.StartDuplicateJobRequest, context: Any
     ) -> pb.StartDuplicateJobResponse:
-        task = await asyncio.to_thread(self._task, request)
-        return pb.StartDuplicateJobResponse(job=_job_to_wire(self._board.start(task)))
+        job = await asyncio.to_thread(lambda: self._board.start(self._task(request)))
+        return pb.StartDuplicateJobResponse(job=job_to_wire(job))
 
     async def WatchDuplicateJob(  # noqa: N802
         self, request: pb.WatchDuplicateJobRequest, context: Any
@@ -75,40 +58,136 @@ class DuplicateServicer(duplicates_pb2_grpc.DuplicateServiceServicer):
             over = ended.done()  # asked first: what is sent after it is the last word
             if job.status is not seen:
                 seen = job.status
-                yield pb.WatchDuplicateJobResponse(job=_job_to_wire(job))
+                yield pb.WatchDuplicateJobResponse(job=job_to_wire(job))
+            if over and not ended.result():
+                raise Draining(f"The server is stopping; job {job.id} goes on when it is back.")
             if over:
                 return
             await asyncio.wait({ended}, timeout=_WATCH_INTERVAL)
+
+    async def GetDuplicateJob(  # noqa: N802
+        self, request: pb.GetDuplicateJobRequest, context: Any
+    ) -> pb.GetDuplicateJobResponse:
+        return pb.GetDuplicateJobResponse(job=job_to_wire(self._board.get(request.job_id)))
+
+    async def ListDuplicateJobs(  # noqa: N802
+        self, request: pb.ListDuplicateJobsRequest, context: Any
+    ) -> pb.ListDuplicateJobsResponse:
+        jobs = self._board.list()
+        wanted = [job for job in jobs if request.collection in ("", job.task.collection)]
+        return pb.ListDuplicateJobsResponse(jobs=map(job_to_wire, wanted))
+
+    async def DeleteDuplicateJob(  # noqa: N802
+        self, request: pb.DeleteDuplicateJobRequest, context: Any
+    ) -> pb.DeleteDuplicateJobResponse:
+        await asyncio.to_thread(self._board.delete, self._board.get(request.job_id))
+        return pb.DeleteDuplicateJobResponse()
 
     async def CancelDuplicateJob(  # noqa: N802
         self, request: pb.CancelDuplicateJobRequest, context: Any
     ) -> pb.CancelDuplicateJobResponse:
         job = self._board.get(request.job_id)
-        self._board.cancel(job)
-        return pb.CancelDuplicateJobResponse(job=_job_to_wire(job))
+        await asyncio.to_thread(self._board.cancel, job)
+        return pb.CancelDuplicateJobResponse(job=job_to_wire(job))
 
     async def ListDuplicateGroups(  # noqa: N802
         self, request: pb.ListDuplicateGroupsRequest, context: Any
     ) -> pb.ListDuplicateGroupsResponse:
-        groups = self._board.get(request.job_id).result()
-        return _page(groups, request.page_size, request.page_token)
+        job = self._board.get(request.job_id)
+        return await asyncio.to_thread(page_of_groups, job, request.page_size, request.page_token)
 
-    def _task(self, request: pb.StartDuplicateJobRequest) -> _Task:
+    async def CheckDuplicate(  # noqa: N802
+        self, request: pb.CheckDuplicateRequest, context: Any
+    ) -> pb.CheckDuplicateResponse:
         collection = self._catalog.get(request.collection)
-        if request.policy not in _POLICIES:
-            raise ArgumentInvalid(
-                f"policy {request.policy} is none of RepresentativePolicy; use 0 for the default.",
-                field="policy",
-            )
-        threshold = (
-            request.threshold if request.HasField("threshold") else self._default_threshold(collection)
+        threshold = self._threshold(collection, request)
+        descriptor, digest = await self._described(collection, request.item)
+        found = await in_thread(
+            self._catalog.workers, copies_of, collection, descriptor, digest, threshold, request.where
         )
+        return pb.CheckDuplicateResponse(
+            matches=map(match_to_wire, found.matches), threshold=threshold, sequence=found.sequence
+        )
+
+    async def AddUnlessDuplicate(  # noqa: N802
+        self, request: pb.AddUnlessDuplicateRequest, context: Any
+    ) -> pb.AddUnlessDuplicateResponse:
+        collection = self._catalog.get(request.collection)
+        threshold = self._threshold(collection, request)
+        item = request.item
+        descriptor, digest = await self._described(collection, item)
+        try:
+            row = NewRow(item.id, descriptor, item.attributes_json, digest)
+        except LookalikeError as error:
+            raise named(error, "item") from None
+        found, sequence = await self._added(collection, row, threshold)
+        return pb.AddUnlessDuplicateResponse(
+            added=not found.matches,
+            matches=map(match_to_wire, found.matches),
+            threshold=threshold,
+            sequence=sequence,
+        )
+
+    async def _added(self, collection: Collection, row: NewRow, threshold: float) -> tuple[Matches, int]:
+        """Writes the row unless there are copies of it: those, and the sequence number."""
+        while True:
+            found = await in_thread(
+                self._catalog.workers, copies_of, collection, row.descriptor, row.digest, threshold
+            )
+            if found.matches:
+                return found, found.sequence
+            written = await asyncio.wrap_future(add_unless(collection, row, found.sequence, threshold))
+            if written.inserted or written.replaced:
+                return found, written.sequence
+            # A copy came in between; now it is found, unless it has been deleted again.
+
+    async def _described(self, collection: Collection, item: items_pb2.NewItem) -> tuple[Descriptor, bytes]:
+        """The descriptor of the picture, and the digest of its file where there is one."""
+        content = item.WhichOneof("content")
+        if content == "descriptor":
+            check_space(collection, item.space_id, "item.space_id")
+            return descriptor_from_wire(item.descriptor, collection, "item.descriptor"), b""
+        if content is None:
+            raise ArgumentInvalid(
+                "item has neither an image nor a descriptor; set one of them.", field="item.content"
+            )
+        image = image_from_wire(item.image, "item.image")
+        (result,) = await embedded(self._engine, collection, [image], wait=False)
+        if isinstance(result, LookalikeError):
+            raise named(result, "item", "image")
+        return result[0], result[1].digest
+
+    def _task(self, request: pb.StartDuplicateJobRequest) -> Task:
+        collection = self._catalog.get(request.collection)
+        policy = _policy(request)
+        parse_filter(request.where)  # refused now rather than when the job's turn comes
+        parse_filter(request.reference)
+        asked = Asked(
+            self._asked_threshold(collection, request),
+            policy,
+            request.policy_attribute,
+            since=request.since_sequence,
+            against=bool(request.reference),
+        )
+        return Task(request.collection, asked, request.where, request.reference, request.precision)
+
+    def _asked_threshold(self, collection: Collection, request: pb.StartDuplicateJobRequest) -> float:
+        if not request.HasField("precision"):
+            return self._threshold(collection, request)
+        if request.HasField("threshold"):
+            raise ArgumentInvalid("Give a threshold or a precision, not both.", field="precision")
+        return least_score(collection, request.precision, "precision")
+
+    def _threshold(self, collection: Collection, request: Any) -> float:
+        """The request's threshold, or that of the collection's recipe."""
+        if not request.HasField("threshold"):
+            return self._default_threshold(collection)
+        threshold: float = request.threshold
         if not -1 <= threshold <= 1:  # NaN too
             raise ArgumentInvalid(
                 f"threshold is {threshold}; it must be a cosine similarity, -1..1.", field="threshold"
             )
-        parse_filter(request.where)  # refused now rather than when the job's turn comes
-        return _Task(request.collection, threshold, _POLICIES[request.policy], request.where)
+        return threshold
 
     def _default_threshold(self, collection: Collection) -> float:
         recipe = self._engine.recipes.get(collection.space.recipe)
@@ -120,86 +199,23 @@ class DuplicateServicer(duplicates_pb2_grpc.DuplicateServiceServicer):
             )
         return recipe.duplicate_threshold
 
-    def _find(self, job: _Job) -> _Groups:
+    def _find(self, job: Job) -> None:
         """The work of a job, in the board's thread."""
-        snapshot = self._catalog.get(job.task.collection).snapshot(job.task.where)
-        job.report(items_total=len(snapshot.ids), sequence=snapshot.sequence)
-        found = find_duplicates(
-            snapshot.ids,
-            snapshot.descriptors,
-            snapshot.digests,
-            snapshot.attributes_json,
-            threshold=job.task.threshold,
-            policy=job.task.policy,
-            progress=lambda items, pairs: job.report(items_done=items, pairs_found=pairs),
+        task = job.task
+        collection = self._catalog.get(task.collection)
+        search = Search(job.shards, task.asked, job.report)
+        job.report(search.run(lambda: collection.snapshot(task.where, reference=task.reference)))
+
+
+def _policy(request: pb.StartDuplicateJobRequest) -> Policy:
+    if request.policy not in POLICIES:
+        raise ArgumentInvalid(
+            f"policy {request.policy} is none of RepresentativePolicy; use 0 for the default.", field="policy"
         )
-        job.report(items_done=len(snapshot.ids), pairs_found=found.pairs)
-        if found.recall is not None:
-            job.report(sampled_pairs=found.recall.pairs, sampled_pairs_found=found.recall.found)
-        return [
-            pb.DuplicateGroup(
-                representative_id=snapshot.ids[group.members[0].row],
-                members=[
-                    pb.DuplicateMember(
-                        item_id=snapshot.ids[member.row],
-                        score=member.score,
-                        exact=member.exact,
-                        attributes_json=snapshot.attributes_json[member.row],
-                    )
-                    for member in group.members
-                ],
-            )
-            for group in found.groups
-        ]
-
-
-def _job_to_wire(job: _Job) -> pb.DuplicateJob:
-    status = job.status
-    return pb.DuplicateJob(
-        id=job.id,
-        collection=job.task.collection,
-        threshold=job.task.threshold,
-        policy=_POLICIES_ON_WIRE[job.task.policy],
-        state=_STATES[status.state],
-        items_done=status.items_done,
-        items_total=status.items_total,
-        pairs_found=status.pairs_found,
-        group_count=len(job.result()) if status.state is State.SUCCEEDED else 0,
-        sequence=status.sequence,
-        sampled_pairs=status.sampled_pairs,
-        sampled_pairs_found=status.sampled_pairs_found,
-        error=status.error,
-    )
-
-
-def _page(groups: _Groups, page_size: int, page_token: str) -> pb.ListDuplicateGroupsResponse:
-    """One page: no more groups than asked for, and no more bytes than any client takes (but one group at
-    least).
-    """
-    if page_size > _MOST_PAGE_SIZE:
-        raise MessageTooLarge(
-            f"page_size is {page_size}; one page holds at most {_MOST_PAGE_SIZE} groups.", field="page_size"
+    policy = POLICIES[request.policy]
+    if (policy in (Policy.MAX, Policy.MIN)) != bool(request.policy_attribute):
+        raise ArgumentInvalid(
+            "policy_attribute names the attribute of the policies by attribute, and is empty with others.",
+            field="policy_attribute",
         )
-    start = _start(page_token, len(groups))
-    page: _Groups = []
-    size = 0
-    for group in groups[start : start + (page_size or _PAGE_SIZE)]:
-        size += group.ByteSize()
-        if page and size > _MOST_PAGE_BYTES:
-            break
-        page.append(group)
-    after = start + len(page)
-    return pb.ListDuplicateGroupsResponse(
-        groups=page, next_page_token=str(after) if after < len(groups) else ""
-    )
-
-
-def _start(page_token: str, count: int) -> int:
-    if not page_token:
-        return 0
-    if page_token.isascii() and page_token.isdecimal() and len(page_token) < 19 and int(page_token) < count:
-        return int(page_token)
-    raise PageTokenInvalid(
-        f"page_token {page_token!r} was not given by this call; use next_page_token of the page before.",
-        field="page_token",
-    )
+    return policy
