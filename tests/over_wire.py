@@ -64,7 +64,8 @@ class HandEngine:
 class Wire:
     """A server and stubs of its services."""
 
-    def __init__(self, channel: grpc.aio.Channel, catalog: Catalog) -> None:
+    def __init__(self, target: str, channel: grpc.aio.Channel, catalog: Catalog) -> None:
+        self.target = target
         self.catalog = catalog
         self.collections: Any = collections_pb2_grpc.CollectionServiceStub(channel)
         self.items: Any = items_pb2_grpc.ItemServiceStub(channel)
@@ -96,8 +97,9 @@ async def serving(root: Path, engine: Any) -> AsyncIterator[Wire]:
         search_pb2_grpc.add_SearchServiceServicer_to_server(SearchServicer(catalog, engine, settings), server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield Wire(channel, catalog)
+        target = f"127.0.0.1:{port}"
+        async with grpc.aio.insecure_channel(target) as channel:
+            yield Wire(target, channel, catalog)
         await server.stop(None)
 
 

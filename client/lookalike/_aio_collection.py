@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import grpc
 
 from lookalike import _aio_streams, _bulk, _entries, _queries, _shared, _wire
 from lookalike._jobs import CANCEL_SECONDS, Watcher
+from lookalike._queries import SearchOptions
 from lookalike.collection import PAGE, pages, total_of
 from lookalike.errors import LookalikeError
 from lookalike.images import ImageLike
 from lookalike.progress import Progress, Tally, observer
-from lookalike.records import AddReport, Calibration, CollectionInfo, DuplicateGroup, Hit, Item
+from lookalike.records import AddReport, Calibration, CollectionInfo, DuplicateGroup, Hit, Hits, Item
 from lookalike.v1 import (
     calibration_pb2,
     calibration_pb2_grpc,
@@ -112,20 +113,38 @@ class AsyncCollection:
         *,
         vector: Any = None,
         id: Any = None,  # noqa: A002 - the word that the API uses for it
-        k: int = 10,
-        min_score: float | None = None,
-        min_precision: float | None = None,
-        where: str = "",
         timeout: float | None = None,
+        **options: Unpack[SearchOptions],
     ) -> Any:
-        """Like `Collection.search`: a list of hits, or a list of such lists for a list of queries."""
+        """Like `Collection.search`: hits, or a list of hits for a list of queries."""
         limits = await self._client.limits()
         queries, several = await asyncio.to_thread(_queries.queries, query, vector, id, limits)
-        found: list[list[Hit]] = []
-        for request in _queries.requests(self.name, queries, k, min_score, min_precision, where, limits):
+        found: list[Hits] = []
+        for request in _queries.requests(self.name, queries, options, limits):
             answer = await self._client._call(self._search.Search, request, timeout)
             found += _queries.hits(answer, queries[len(found) :])
         return found if several else found[0]
+
+    async def browse(
+        self,
+        query: Any = None,
+        *,
+        vector: Any = None,
+        id: str | None = None,  # noqa: A002
+        timeout: float | None = None,
+        **options: Unpack[SearchOptions],
+    ) -> AsyncIterator[Hit]:
+        """Like `Collection.browse`."""
+        limits = await self._client.limits()
+        queries, _ = await asyncio.to_thread(_queries.queries, query, vector, id, limits)
+        (request,) = _queries.requests(self.name, queries[:1], options, limits)
+        while True:
+            answer = await self._client._call(self._search.Search, request, timeout)
+            for hit in _queries.hits(answer, queries)[0]:
+                yield hit
+            request.page_token = answer.results[0].next_page_token
+            if not request.page_token:
+                return
 
     async def get(
         self,

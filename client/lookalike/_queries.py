@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
 from lookalike import _bulk, _entries, _shared, _wire, images
 from lookalike.errors import InvalidArgument
-from lookalike.records import Hit, Limits
+from lookalike.records import Hits, Limits
 from lookalike.v1 import search_pb2
 
 NamedQuery = tuple[str, search_pb2.Query]
 """A query, and how messages name it."""
+
+
+class SearchOptions(TypedDict, total=False):
+    """What a search may be given besides its query; `Collection.search` says what each means."""
+
+    k: int
+    min_score: float | None
+    min_precision: float | None
+    where: str
+    range: bool
+    group_by: str
+    group_size: int
+    min_sequence: int
+    explain: bool
 
 
 def queries(image: Any, vector: Any, item_id: Any, limits: Limits) -> tuple[list[NamedQuery], bool]:
@@ -45,24 +59,19 @@ def _of_vector(index: int, vector: Any) -> NamedQuery:
 def requests(
     collection: str,
     named: Sequence[NamedQuery],
-    k: int,
-    min_score: float | None,
-    min_precision: float | None,
-    where: str,
+    options: SearchOptions,
     limits: Limits,
 ) -> Iterator[search_pb2.SearchRequest]:
     """The queries in as few messages as the server's limits allow, at least one."""
-    if k < 1:
-        raise InvalidArgument(f"k is at least 1, not {k}", "ARGUMENT_INVALID")
+    for name in ("k", "group_size"):
+        if options.get(name, 1) < 1:  # type: ignore[operator]
+            raise InvalidArgument(f"{name} is at least 1, not {options.get(name)}", "ARGUMENT_INVALID")
     entries = (_entries.Entry(i, source, "", query) for i, (source, query) in enumerate(named))
     for chunk in _bulk.cut(entries, limits):
         yield search_pb2.SearchRequest(
             collection=collection,
             queries=_sendable(chunk),
-            k=k,
-            min_score=min_score,
-            min_precision=min_precision,
-            where=where,
+            **{"k": 0 if options.get("range") else 10} | options,
         )
 
 
@@ -73,9 +82,9 @@ def _sendable(chunk: _bulk.Chunk[search_pb2.Query]) -> list[search_pb2.Query]:
     return chunk.payloads
 
 
-def hits(answer: search_pb2.SearchResponse, named: Sequence[NamedQuery]) -> list[list[Hit]]:
+def hits(answer: search_pb2.SearchResponse, named: Sequence[NamedQuery]) -> list[Hits]:
     """The hits of each query. Raises the error of the first query that could not be answered."""
     for (source, _), result in zip(named, answer.results, strict=False):
         if result.status.code:
             raise _shared.error_from_status(result.status, source)
-    return [_wire.hits(result.hits) for result in answer.results]
+    return [_wire.hits(result, answer) for result in answer.results]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from datetime import UTC
 from typing import Any
 
@@ -173,8 +174,27 @@ def item(wire: items_pb2.Item) -> records.Item:
     )
 
 
-def hits(wire: Iterable[search_pb2.Hit]) -> list[records.Hit]:
-    return [records.Hit(hit.id, hit.score, attributes_from_json(hit.attributes_json)) for hit in wire]
+def hits(wire: search_pb2.QueryResult, answer: search_pb2.SearchResponse) -> records.Hits:
+    found = records.Hits(
+        records.Hit(
+            hit.id,
+            hit.score,
+            attributes_from_json(hit.attributes_json),
+            json.loads(hit.group_json) if hit.group_json else None,
+        )
+        for hit in wire.hits
+    )
+    found.more = wire.more
+    found.sequence = answer.sequence
+    if answer.HasField("explanation"):
+        found.explanation = explanation(answer.explanation)
+    return found
+
+
+def explanation(wire: search_pb2.Explanation) -> records.Explanation:
+    return records.Explanation(
+        **{field.name: getattr(wire, field.name) for field in fields(records.Explanation)}
+    )
 
 
 def scored_pairs(

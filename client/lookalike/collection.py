@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lookalike import _bulk, _entries, _jobs, _queries, _shared, _streams, _wire
+from lookalike._queries import SearchOptions
 from lookalike.errors import LookalikeError
 from lookalike.images import ImageLike
 from lookalike.progress import Progress, Tally, observer
-from lookalike.records import AddReport, Calibration, CollectionInfo, DuplicateGroup, DuplicateJob, Hit, Item
+from lookalike.records import (
+    AddReport,
+    Calibration,
+    CollectionInfo,
+    DuplicateGroup,
+    DuplicateJob,
+    Hit,
+    Hits,
+    Item,
+)
 from lookalike.v1 import (
     calibration_pb2,
     calibration_pb2_grpc,
@@ -130,12 +140,9 @@ class Collection:
         *,
         vector: Sequence[float] | NDArray[Any] | None = None,
         id: str | None = None,
-        k: int = 10,
-        min_score: float | None = None,
-        min_precision: float | None = None,
-        where: str = "",
         timeout: float | None = None,
-    ) -> list[Hit]: ...
+        **options: Unpack[SearchOptions],
+    ) -> Hits: ...
 
     @overload
     def search(
@@ -144,12 +151,9 @@ class Collection:
         *,
         vector: Sequence[NDArray[Any]] | None = None,
         id: list[str] | tuple[str, ...] | None = None,
-        k: int = 10,
-        min_score: float | None = None,
-        min_precision: float | None = None,
-        where: str = "",
         timeout: float | None = None,
-    ) -> list[list[Hit]]: ...
+        **options: Unpack[SearchOptions],
+    ) -> list[Hits]: ...
 
     def search(
         self,
@@ -157,11 +161,8 @@ class Collection:
         *,
         vector: Any = None,
         id: Any = None,  # noqa: A002 - the word that the API uses for it
-        k: int = 10,
-        min_score: float | None = None,
-        min_precision: float | None = None,
-        where: str = "",
         timeout: float | None = None,
+        **options: Unpack[SearchOptions],
     ) -> Any:
         """The nearest items of a picture, a vector or an item of the collection, nearest first.
 
@@ -169,19 +170,44 @@ class Collection:
         vectors or of ids is several queries at once, and returns a list of lists.
 
         Args:
-            k: most hits.
+            k: most hits, 10 unless told otherwise; of groups with `group_by`.
             min_score: only hits at least this similar.
             min_precision: only hits whose score means at least this precision, by the collection's
                 calibration; FailedPrecondition (NOT_CALIBRATED) when it has none for it.
             where: only items whose attributes fit, as "price < 100 and category = 'hat'".
+            range: all hits of at least `min_score` or `min_precision`, up to `k` or 10,000 of them.
+            group_by: an attribute, as "product.id": of items with equal values only the nearest are hits.
+            group_size: most hits of each group; 1 unless told otherwise.
+            min_sequence: waits until the collection has reached this number, as a report's `sequence`.
+            explain: sets `explanation` of what is returned.
         """
-        queries, several = _queries.queries(query, vector, id, self._client.limits())
-        found: list[list[Hit]] = []
         limits = self._client.limits()
-        for request in _queries.requests(self.name, queries, k, min_score, min_precision, where, limits):
+        queries, several = _queries.queries(query, vector, id, limits)
+        found: list[Hits] = []
+        for request in _queries.requests(self.name, queries, options, limits):
             answer = self._client._call(self._search.Search, request, timeout)
             found += _queries.hits(answer, queries[len(found) :])
         return found if several else found[0]
+
+    def browse(
+        self,
+        query: ImageLike | None = None,
+        *,
+        vector: Sequence[float] | NDArray[Any] | None = None,
+        id: str | None = None,  # noqa: A002
+        timeout: float | None = None,
+        **options: Unpack[SearchOptions],
+    ) -> Iterator[Hit]:
+        """The hits of one query from the nearest on, up to 10,000, by pages of `k` as they are read."""
+        limits = self._client.limits()
+        queries, _ = _queries.queries(query, vector, id, limits)
+        (request,) = _queries.requests(self.name, queries[:1], options, limits)
+        while True:
+            answer = self._client._call(self._search.Search, request, timeout)
+            yield from _queries.hits(answer, queries)[0]
+            request.page_token = answer.results[0].next_page_token
+            if not request.page_token:
+                return
 
     @overload  # a str is also an iterable of str, but never meant so
     def get(  # type: ignore[overload-overlap]

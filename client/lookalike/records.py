@@ -149,6 +149,39 @@ class Hit(Record):
     id: str
     score: float
     attributes: Attributes
+    group: str | float | bool | None = None
+    """Value of the attribute that hits are grouped by."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Explanation(Record):
+    """How a search went."""
+
+    plan: str
+    items: int
+    fitting: int
+    """Items that the filter leaves."""
+    compared: int
+    """Descriptors that each query was compared with."""
+    queries: int
+    """Queries searched in one pass, those of other callers included."""
+    queries_seconds: float
+    """Until the queries' descriptors were there; the others follow it."""
+    wait_seconds: float
+    filter_seconds: float
+    scan_seconds: float
+    rows_seconds: float
+
+
+class Hits(list[Hit]):
+    """The hits of one query, nearest first."""
+
+    more: bool = False
+    """Whether there are hits beyond these."""
+    sequence: int = 0
+    """Number of the last write that the search saw."""
+    explanation: Explanation | None = None
+    """Where it was asked for."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)

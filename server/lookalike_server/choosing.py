@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lookalike_server.answers import Ask, Hit
-from lookalike_server.filters import Filter, equals_any, parse_path
+from lookalike_server.filter_sql import Filter
+from lookalike_server.filters import equals_any, parse_path
 
 
 @dataclass(frozen=True)

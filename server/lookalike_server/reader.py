@@ -16,7 +16,7 @@ from lookalike_server.rows import Descriptor, Row
 from lookalike_server.schema import Segment, document_crc, item_crc, vector_crc
 
 if TYPE_CHECKING:
-    from lookalike_server.filters import Filter
+    from lookalike_server.filter_sql import Filter
 
 _BLOCK = 4096
 

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from lookalike_server.answers import Account, Ask, Hit, SearchResult
 from lookalike_server.choosing import Chosen, choose, members_of
-from lookalike_server.filters import EVERYTHING, Filter, both, parse_filter
+from lookalike_server.filter_sql import Filter
+from lookalike_server.filters import EVERYTHING, both, parse_filter
 from lookalike_server.parts import Keys, Vectors
 from lookalike_server.reader import Reader
 from lookalike_server.rows import Descriptor, Row

@@ -20,7 +20,7 @@ import numpy as np
 
 from lookalike import Collection
 from lookalike.cli.output import plural, shown
-from lookalike.records import Hit, Item
+from lookalike.records import Hit, Hits, Item
 
 TOP = 10
 """Hits of a copy that count."""
@@ -107,7 +107,7 @@ def of_copies(
     scored, searched = Scored(), 0
     originals = _originals(collection, items, same_file, threshold)
     for batch in _batched(_copies(originals, copies, seed, scored)):
-        found: list[list[Hit]] = collection.search([pixels for _, pixels in batch], k=_FETCHED)
+        found: list[Hits] = collection.search([pixels for _, pixels in batch], k=_FETCHED)
         for (original, _), hits in zip(batch, found, strict=True):
             _count(scored, original, hits, stranger=searched % STRANGERS == STRANGERS - 1)
             searched += 1
@@ -120,7 +120,7 @@ def _originals(
 ) -> list[_Original]:
     originals = []
     for batch in _batched(iter(enumerate(items))):
-        near: list[list[Hit]] = collection.search(
+        near: list[Hits] = collection.search(
             id=[item.id for _, item in batch], k=_FETCHED, min_score=threshold
         )
         for (number, item), hits in zip(batch, near, strict=True):

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from lookalike.cli.connection import connect, place_options
 from lookalike.cli.output import print_json, print_table, say, shown
 
 if TYPE_CHECKING:
-    from lookalike.records import Hit
+    from lookalike.records import Explanation, Hits
 
 
 @click.command("search", short_help="Find the items nearest to a picture.")
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 @click.option("--where", default="", metavar="FILTER", help='Only items that fit, as "price < 100".')
 @click.option("--min-score", type=float, help="Only hits at least this similar, -1 to 1.")
 @click.option("--min-precision", type=float, help="Only hits this sure, as 0.95; see `lookalike calibrate`.")
+@click.option("--range", "every", is_flag=True, help="All hits over --min-score or --min-precision.")
+@click.option("--group-by", default="", metavar="ATTRIBUTE", help="Of items alike in it only the nearest.")
+@click.option("--explain", is_flag=True, help="Tell how the search went, and how long it took.")
 @click.option("--json", "as_json", is_flag=True, help="Print the hits as JSON.")
 @place_options
 def command(
@@ -34,6 +38,9 @@ def command(
     where: str,
     min_score: float | None,
     min_precision: float | None,
+    every: bool,
+    group_by: str,
+    explain: bool,
     as_json: bool,
     server: str | None,
     data: Path | None,
@@ -50,16 +57,21 @@ def command(
             image,
             vector=row,
             id=item_id and shown(item_id),
-            k=k,
+            k=10_000 if every and _is_default("k") else k,
             min_score=min_score,
             min_precision=min_precision,
             where=where,
+            range=every,
+            group_by=group_by,
+            explain=explain,
         )
     if as_json:
         found = [{"id": hit.id, "score": hit.score, "attributes": hit.attributes} for hit in hits]
-        print_json({"collection": collection, "hits": found})
+        print_json({"collection": collection, "hits": found, "more": hits.more})
     else:
         _show(hits)
+    if hits.explanation is not None:
+        _explain(hits.explanation)
 
 
 def _read_vector(path: Path) -> Any:
@@ -77,9 +89,28 @@ def _read_vector(path: Path) -> Any:
     return vector.squeeze()
 
 
-def _show(hits: list[Hit]) -> None:
+def _show(hits: Hits) -> None:
     if not hits:
         say("nothing found")
         return
     rows = [[str(rank), f"{hit.score:.4f}", hit.id] for rank, hit in enumerate(hits, 1)]
     print_table(["", "score", "id"], rows)
+    if hits.more:
+        say("there are more")
+
+
+def _explain(how: Explanation) -> None:
+    say(f"{how.plan}: {how.compared:,} of {how.items:,} items compared, {how.fitting:,} fit")
+    parts = {
+        "query": how.queries_seconds,
+        "waiting": how.wait_seconds,
+        "filter": how.filter_seconds,
+        "comparing": how.scan_seconds,
+        "attributes": how.rows_seconds,
+    }
+    say(", ".join(f"{name} {seconds * 1000:.1f} ms" for name, seconds in parts.items()))
+
+
+def _is_default(option: str) -> bool:
+    source = click.get_current_context().get_parameter_source(option)
+    return source is ParameterSource.DEFAULT
