@@ -26,7 +26,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from lookalike_server.duplicates import find_duplicates
+from lookalike_server.duplicates import Asked, find_duplicates
 from lookalike_server.duplicates.candidates import Floats, Pairs, similar_pairs
 from lookalike_server.duplicates.clusters import clustered_pairs
 
@@ -62,7 +62,7 @@ def measure(count: int, dimension: int, threshold: float, exact_up_to: int) -> d
     before = resident()
     _reset_peak()
     started = time.perf_counter()
-    found = find_duplicates(ids, descriptors, [b""] * count, [""] * count, threshold=threshold)
+    found = find_duplicates(ids, descriptors, [b""] * count, [""] * count, Asked(threshold))
     seconds = time.perf_counter() - started
     peak = _peak()
     group = np.full(count, -1)

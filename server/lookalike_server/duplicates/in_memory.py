@@ -60,7 +60,8 @@ def find_duplicates(
     """
     count = len(ids)
     flags = np.zeros(count, np.bool_) if reference is None else np.asarray(reference, np.bool_)
-    items = _Items(count, np.arange(1, count + 1), [*ids], descriptors, [*digests], [*attributes_json], flags)
+    numbers = np.arange(1, count + 1)
+    items = Snapshot(count, numbers, [*ids], descriptors, [*digests], [*attributes_json], flags)
     shards = InMemory()
     ended = Search(shards, asked, watch).run(lambda: items)
     tables = [shard.table for shard in shards.all("groups")]
