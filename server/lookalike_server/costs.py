@@ -1,27 +1,35 @@
 """What computing costs, learned while it runs: seconds = each * n + once, for each model.
 
-A model has one input size, so that its cost is that of the size too.
+A model has one input size, so that its cost is that of the size too. The shape of the line, how `once`
+compares with `each`, belongs to model and device and changes slowly; the speed is that of the last batches.
 """
 
 from __future__ import annotations
 
 import math
 
-# Weight of what was learned before, at each new batch: about the last fifty count.
-_MEMORY = 0.98
+# What each new batch leaves of what was learned before, of the shape and of the speed.
+_SHAPE_MEMORY, _SPEED_MEMORY = 0.998, 0.8
 _LEAST_SEEN = 3
 # A batch that took far longer than ever says more of the machine than of the model.
 _MOST_TIMES = 4.0
-# Spread of the sizes, as a share of their mean, from which the slope is believed; and the least slope.
+# Spread of the sizes, as a share of their mean, from which the slope is believed; and the least slope, as a
+# share of the mean cost of an image.
 _LEAST_SPREAD = 0.25
-_LEAST_SLOPE = 0.02
+_LEAST_SLOPE = 0.001
 
 
 class Cost:
-    """Exponentially weighted least squares of seconds over n. Written by one thread, read by any."""
+    """Weighted least squares of seconds over n. Written by one thread, read by any.
+
+    Attributes:
+        each, once: of the line, in seconds; 0 while nothing is known.
+    """
 
     def __init__(self) -> None:
         self.each = self.once = 0.0
+        self._slope = self._start = 0.0
+        self._speed = 1.0
         self._seen = 0
         self._weight = self._n = self._nn = self._t = self._nt = 0.0
 
@@ -29,17 +37,16 @@ class Cost:
     def known(self) -> bool:
         return self._seen >= _LEAST_SEEN
 
-    def learn(self, n: int, seconds: float) -> None:
-        """Takes note of a batch of n that took so long."""
+    def learn(self, n: int, seconds: float, weight: float = 1.0) -> None:
+        """Takes note of a batch of n that took so long, and tells as much as so many others."""
         if self.known:
             seconds = min(seconds, _MOST_TIMES * self.seconds(n) + 0.01)
+            now = seconds / (self._slope * n + self._start)
+            self._speed = _SPEED_MEMORY * self._speed + (1 - _SPEED_MEMORY) * now
         self._seen += 1
-        self._weight = _MEMORY * self._weight + 1
-        self._n = _MEMORY * self._n + n
-        self._nn = _MEMORY * self._nn + n * n
-        self._t = _MEMORY * self._t + seconds
-        self._nt = _MEMORY * self._nt + n * seconds
+        self._remember(n, seconds / self._speed, weight)
         self._solve()
+        self.each, self.once = self._slope * self._speed, self._start * self._speed
 
     def seconds(self, n: int) -> float:
         """Of a batch of n; 0 while nothing is known."""
@@ -59,16 +66,19 @@ class Cost:
             return 1 << 30
         return max(least, math.ceil(share / (1 - share) * self.once / self.each))
 
+    def _remember(self, n: int, seconds: float, weight: float) -> None:
+        self._weight = _SHAPE_MEMORY * self._weight + weight
+        self._n = _SHAPE_MEMORY * self._n + weight * n
+        self._nn = _SHAPE_MEMORY * self._nn + weight * n * n
+        self._t = _SHAPE_MEMORY * self._t + weight * seconds
+        self._nt = _SHAPE_MEMORY * self._nt + weight * n * seconds
+
     def _solve(self) -> None:
         mean_n, mean_t = self._n / self._weight, self._t / self._weight
         variance = self._nn / self._weight - mean_n**2
         if variance > (_LEAST_SPREAD * mean_n) ** 2:
             slope = (self._nt / self._weight - mean_n * mean_t) / variance
-            self.each = min(max(slope, _LEAST_SLOPE * mean_t / mean_n), mean_t / mean_n)
-            self.once = mean_t - self.each * mean_n
-        elif self.each:
-            # Sizes that are all alike tell how fast the machine is now, not what a size more would cost.
-            faster = mean_t / (self.each * mean_n + self.once)
-            self.each, self.once = self.each * faster, self.once * faster
-        else:
-            self.each = mean_t / mean_n
+            self._slope = min(max(slope, _LEAST_SLOPE * mean_t / mean_n), mean_t / mean_n)
+            self._start = mean_t - self._slope * mean_n
+        elif not self._slope:
+            self._slope = mean_t / mean_n

@@ -36,6 +36,8 @@ _HELD_SECONDS = 0.003
 _SHARE, _SHARE_BESIDE_INTERACTIVE = 0.95, 0.75
 _LEAST_BULK = 8
 _DECODE_WEIGHT = 0.05
+# What a batch of the trial at the start tells of sizes, in other batches.
+_TRIAL_WEIGHT = 20
 _ABOUT_SECONDS = 2.0
 
 
@@ -214,7 +216,7 @@ class Stages:
         try:
             for cost, tried in zip(self.costs, self._device.warm_up(), strict=False):
                 for n, seconds in tried:
-                    cost.learn(n, seconds)
+                    cost.learn(n, seconds, _TRIAL_WEIGHT)
         except BaseException as error:
             self._post(warm, error)
             return False
