@@ -10,7 +10,11 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
+from .rectangles import find_rectangles
+
 Pixels = NDArray[np.uint8]
+
+MOST_PASTED = 4
 
 
 def views(pixels: Pixels, grid: int = 3) -> list[Pixels]:
@@ -27,3 +31,12 @@ def views(pixels: Pixels, grid: int = 3) -> list[Pixels]:
     return [pixels] + [
         pixels[top : top + part_height, left : left + part_width] for top, left in product(tops, lefts)
     ]
+
+
+def pasted_views(pixels: Pixels, most: int = MOST_PASTED) -> list[Pixels]:
+    """The whole and up to `most` rectangles in it that another picture may fill.
+
+    Args:
+        pixels: uint8 [h, w, 3].
+    """
+    return [pixels, *(rectangle.cut(pixels) for rectangle in find_rectangles(pixels, most))]

@@ -31,8 +31,8 @@ def page(learned: Calibration, scores: Sequence[float], same: Sequence[bool]) ->
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
         f"<h1>{title}</h1><p>{learned.same_pairs:,} pairs of the same picture, "
-        f"{learned.different_pairs:,} of different ones, {learned.missed_pairs:,} not found; {learned.item_count:,} items; "
-        f"{learned.created:%Y-%m-%d %H:%M} UTC. Intervals are of 95 %.</p>"
+        f"{learned.different_pairs:,} of different ones, {learned.missed_pairs:,} not found; "
+        f"{learned.item_count:,} items; {learned.created:%Y-%m-%d %H:%M} UTC. Intervals are of 95 %.</p>"
         f"{_table(learned.thresholds)}"
         f"<figure>{_histograms(values, truth, learned.thresholds)}<figcaption>Scores of pairs of "
         f'<b style="color:{_SAME}">the same picture</b> and of <b style="color:{_DIFFERENT}">different ones'
