@@ -19,7 +19,7 @@ def start(data_dir: str | os.PathLike[str] | None, **settings: Any) -> EmbeddedS
     """
     try:
         import lookalike_server.app
-        import lookalike_server.config
+        import lookalike_server.loading
         from lookalike_extractor.errors import LookalikeError
     except ModuleNotFoundError as error:
         raise ExtraMissing(
@@ -28,7 +28,7 @@ def start(data_dir: str | os.PathLike[str] | None, **settings: Any) -> EmbeddedS
             "EXTRA_MISSING",
         ) from None
     try:
-        loaded = lookalike_server.config.load_settings({"data": data_dir, **settings})
+        loaded = lookalike_server.loading.load_settings({"data": data_dir, **settings})
         return lookalike_server.app.EmbeddedServer(loaded)
     except LookalikeError as error:
         raise _shared.error_class(error.status)(error.message, error.reason, error.metadata) from None

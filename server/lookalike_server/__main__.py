@@ -30,8 +30,8 @@ def main(context: click.Context, /, config: str | None, **flags: Any) -> None:
         return
     # Here, because a health check must not load torch.
     from lookalike_server.app import serve
-    from lookalike_server.config import load_settings
     from lookalike_server.errors import ConfigInvalid
+    from lookalike_server.loading import load_settings
 
     try:
         settings = load_settings(flags, config)

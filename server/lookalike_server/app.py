@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import logging
 import shutil
 import signal
 import sys
@@ -25,6 +24,7 @@ from typing import Self
 import grpc
 from lookalike_extractor.errors import LookalikeError
 
+from lookalike_server import logs
 from lookalike_server.assembly import SERVICES, Health, add_services, listen, make_engine, served_recipes
 from lookalike_server.catalog import Catalog
 from lookalike_server.config import Settings
@@ -32,14 +32,15 @@ from lookalike_server.device import device_name, set_threads, threads, tune_allo
 from lookalike_server.engine import Engine
 from lookalike_server.errors import ConfigInvalid, InternalError
 from lookalike_server.interceptors import CallInterceptor
+from lookalike_server.operations import Operations
 from lookalike_server.services.duplicates import DuplicateServicer
-from lookalike_server.tls import Certificates
-from lookalike_server.tokens import Gate
 
 __all__ = ["SERVICES", "EmbeddedServer", "Stop", "run", "serve"]
 
 # What a server that only its own program can reach leaves out, whatever the environment says.
-_PRIVATE = {"tls_certificate": None, "tls_key": None, "tls_client_ca": None, "token_file": None}
+_PRIVATE = dict.fromkeys(
+    ("tls_certificate", "tls_key", "tls_client_ca", "token_file", "metrics_address", "admin_address")
+)
 
 # What a call may need to send its last message once nothing else is left to do.
 _PARTING_SECONDS = 0.5
@@ -66,19 +67,20 @@ async def run(settings: Settings, stop: Stop, ready: Callable[[str, Engine], Non
     InternalError when the device is lost.
     """
     recipes = served_recipes(settings)
-    calls = CallInterceptor(Gate(settings.token_file) if settings.token_file else None)
+    operations = Operations(settings)
+    calls = operations.calls
     async with AsyncExitStack() as stack:
-        certificates = Certificates.of(settings)
-        tls = certificates.credentials(certificates.watched()) if certificates else None
-        server, address = listen(settings, calls, tls)
+        server, address = listen(settings.address, calls, settings.max_message_bytes, operations.tls)
         stack.push_async_callback(server.stop, None)
         catalog = Catalog(settings.data)
         stack.callback(catalog.close)
         engine = make_engine(settings, recipes)
+        await operations.serve_metrics(engine, catalog, stack)
         await engine.start()
         stack.push_async_callback(engine.close)
         rooms = _Rooms(server, calls, engine, Health(server), add_services(server, settings, engine, catalog))
         await rooms.health.set(serving=False)
+        await operations.serve_admin(address, engine, catalog, rooms.health, stop, stack)
         await server.start()
         stack.push_async_callback(rooms.drain, stop, settings.drain_seconds)
         await engine.try_out()
@@ -128,7 +130,7 @@ def serve(settings: Settings) -> int:
     Blocks the main thread. Returns the exit status: 0, or 1 for a failure and 2 for a wrong setting, after a
     line on standard error that says why.
     """
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.configure(settings.log_format, settings.log_level)
     try:
         set_threads(settings.torch_threads or threads(device_name(settings.device)).torch)
         tune_allocator()

@@ -98,15 +98,17 @@ def make_engine(settings: Settings, recipes: Mapping[str, Recipe]) -> Engine:
 
 
 def listen(
-    settings: Settings, calls: CallInterceptor, tls: grpc.ServerCredentials | None = None
+    address: str,
+    calls: CallInterceptor,
+    max_message_bytes: int,
+    tls: grpc.ServerCredentials | None = None,
 ) -> tuple[grpc.aio.Server, str]:
     """Takes the address. Returns the server, not started, and its address with the port that was taken.
 
     Raises ListenFailed.
     """
-    address = settings.address
     _probe(address)
-    size = ("grpc.max_receive_message_length", settings.max_message_bytes)
+    size = ("grpc.max_receive_message_length", max_message_bytes)
     server = grpc.aio.server(interceptors=[calls], options=[*_OPTIONS, size])
     try:
         port = server.add_secure_port(address, tls) if tls else server.add_insecure_port(address)
@@ -156,6 +158,10 @@ class Health:
         health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
         self._serving, self._ready = False, dict.fromkeys(("", *SERVICES), True)
         self._publishing: asyncio.Task[None] | None = None
+
+    def also(self, server: grpc.aio.Server) -> None:
+        """Tells the same on another server, which is not started yet."""
+        health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
 
     async def set(self, serving: bool) -> None:
         """Whether the server takes calls at all."""

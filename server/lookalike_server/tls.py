@@ -18,9 +18,15 @@ from lookalike_server.config import Settings
 from lookalike_server.errors import ConfigInvalid
 from lookalike_server.watched import Watched
 
-Configuration = grpc.ServerCertificateConfiguration
-
 _EXPIRED, _NOT_YET = 10, 9  # X509_V_ERR_CERT_HAS_EXPIRED, X509_V_ERR_CERT_NOT_YET_VALID
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What clients are shown, and until when it is good."""
+
+    configuration: grpc.ServerCertificateConfiguration
+    expires: datetime
 
 
 @dataclass(frozen=True)
@@ -37,19 +43,15 @@ class Certificates:
     key: Path
     client_ca: Path | None = None
 
-    def check(self) -> datetime:
-        """Returns when the certificate expires. Raises ConfigInvalid, naming the setting that is wrong."""
-        server = self._context()
+    def read(self) -> Shown:
+        """Returns what clients are shown from now on. Raises ConfigInvalid, naming the wrong setting."""
+        context = self._context()
         if self.client_ca is not None:
             _load_authorities(self.client_ca)
-        return _expiry(server, self.certificate)
-
-    def read(self) -> Configuration:
-        """Returns what gRPC shows to clients from now on. Raises ConfigInvalid."""
-        self.check()
+        expires = _expiry(context, self.certificate)
         pair = (self.key.read_bytes(), self.certificate.read_bytes())
         roots = None if self.client_ca is None else self.client_ca.read_bytes()
-        return grpc.ssl_server_certificate_configuration([pair], roots)
+        return Shown(grpc.ssl_server_certificate_configuration([pair], roots), expires)
 
     @classmethod
     def of(cls, settings: Settings) -> Self | None:
@@ -58,14 +60,18 @@ class Certificates:
             return None
         return cls(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
 
-    def watched(self) -> Watched[Configuration]:
+    def watched(self) -> Watched[Shown]:
         """The files, kept up to date. Raises ConfigInvalid."""
         paths = [self.certificate, self.key, *([self.client_ca] if self.client_ca else [])]
         return Watched(paths, self.read)
 
-    def credentials(self, watched: Watched[Configuration]) -> grpc.ServerCredentials:
+    def credentials(self, watched: Watched[Shown]) -> grpc.ServerCredentials:
         """Returns credentials that take the files as they are when a client connects."""
-        return grpc.dynamic_ssl_server_credentials(watched.get(), watched.get, self.client_ca is not None)
+
+        def now() -> grpc.ServerCertificateConfiguration:
+            return watched.get().configuration
+
+        return grpc.dynamic_ssl_server_credentials(now(), now, self.client_ca is not None)
 
     def _context(self) -> ssl.SSLContext:
         _readable("tls_certificate", self.certificate)

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
-from lookalike_server.config import Settings, load_settings
+from lookalike_server.config import Settings
 from lookalike_server.errors import ConfigInvalid
+from lookalike_server.loading import load_settings
 
 
 @pytest.fixture

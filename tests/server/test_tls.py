@@ -17,9 +17,10 @@ from lookalike.errors import InvalidArgument, Unavailable
 from lookalike.v1 import models_pb2, models_pb2_grpc
 from lookalike_server.app import serve
 from lookalike_server.assembly import listen
-from lookalike_server.config import Settings, load_settings
+from lookalike_server.config import Settings
 from lookalike_server.errors import ConfigInvalid
 from lookalike_server.interceptors import CallInterceptor
+from lookalike_server.loading import load_settings
 from lookalike_server.tls import Certificates
 
 
@@ -46,9 +47,8 @@ def listening(certificates: Certificates) -> Iterator[str]:
     stop: list[Any] = []
 
     async def main() -> None:
-        settings = Settings(address="127.0.0.1:0")
         tls = certificates.credentials(certificates.watched())
-        server, address = listen(settings, CallInterceptor(), tls)
+        server, address = listen("127.0.0.1:0", CallInterceptor(), 1 << 20, tls)
         models_pb2_grpc.add_ModelServiceServicer_to_server(_Models(), server)
         await server.start()
         addresses.append(address)
@@ -131,7 +131,7 @@ def test_a_change_that_cannot_be_used_is_logged_and_changes_nothing(
 
 def fault(certificate: Path, key: Path, client_ca: Path | None = None) -> str:
     with pytest.raises(ConfigInvalid) as caught:
-        Certificates(certificate, key, client_ca).check()
+        Certificates(certificate, key, client_ca).read()
     return caught.value.message
 
 

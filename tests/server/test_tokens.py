@@ -17,9 +17,9 @@ from lookalike.cli.app import run
 from lookalike.errors import InvalidArgument, PermissionDenied, Unauthenticated
 from lookalike.v1 import collections_pb2, collections_pb2_grpc, models_pb2, models_pb2_grpc
 from lookalike_server.assembly import Health, listen
-from lookalike_server.config import Settings, load_settings
 from lookalike_server.errors import ConfigInvalid, TokenLimit
 from lookalike_server.interceptors import CallInterceptor
+from lookalike_server.loading import load_settings
 from lookalike_server.quotas import Quota
 from lookalike_server.tokens import Gate, changes_nothing, new_token, read_tokens
 
@@ -55,7 +55,7 @@ def guarded(path: Path) -> Iterator[str]:
     started, stop, addresses = threading.Event(), [], []
 
     async def main() -> None:
-        server, address = listen(Settings(address="127.0.0.1:0"), CallInterceptor(Gate(path)))
+        server, address = listen("127.0.0.1:0", CallInterceptor(Gate(path)), 1 << 20)
         models_pb2_grpc.add_ModelServiceServicer_to_server(_Models(), server)
         collections_pb2_grpc.add_CollectionServiceServicer_to_server(_Collections(), server)
         await Health(server).set(serving=True)

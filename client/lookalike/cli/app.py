@@ -26,6 +26,7 @@ _COMMANDS = (
     "calibrate",
     "collections",
     "token",
+    "admin",
 )
 _MISUSE = (errors.InvalidArgument, errors.NotFound, errors.AlreadyExists)
 

@@ -27,14 +27,14 @@ def command(config: Path | None, recipes: str | None, **flags: Any) -> int:
     Every setting can also be given in the environment, as LOOKALIKE_MAX_K=500.
     """
     try:
-        import lookalike_server.config
+        import lookalike_server.loading
         from lookalike_server.errors import ConfigInvalid
     except ModuleNotFoundError as error:
         raise ExtraMissing(
             f"the server is not installed: pip install 'lookalike[server]' ({error})"
         ) from None
     try:
-        settings = lookalike_server.config.load_settings({**flags, "served_recipes": recipes}, config)
+        settings = lookalike_server.loading.load_settings({**flags, "served_recipes": recipes}, config)
     except ConfigInvalid as error:
         return fail(str(error), 2)
     from lookalike_server.app import serve  # here, because a wrong flag needs no torch

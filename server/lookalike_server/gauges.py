@@ -1,0 +1,53 @@
+"""The numbers that are asked for at each scrape: of the engine, the collections, the certificate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from prometheus_client.core import Metric
+
+from lookalike_server.metrics import counter, gauge
+
+if TYPE_CHECKING:
+    from lookalike_server.catalog import Catalog
+    from lookalike_server.engine import Engine
+    from lookalike_server.statistics import Statistics
+
+
+def of_engine(engine: Engine) -> Iterator[Metric]:
+    now, health = engine.statistics(), engine.health()
+    yield gauge("lookalike_road_images", "Images on the road now.", rows={(): now.images})
+    yield gauge("lookalike_road_bytes", "Bytes of those images.", rows={(): now.bytes})
+    yield gauge(
+        "lookalike_waiting_images", "Images that wait for a stage now.", ["stage", "lane"], now.waiting
+    )
+    yield counter("lookalike_stage_restarts", "Stages that had died.", ["stage"], now.restarts)
+    ready = {name: float(model.ready) for name, model in health.models.items()}
+    yield gauge(
+        "lookalike_recipe_ready", "1 while images go the whole way through a recipe.", ["recipe"], ready
+    )
+    yield from _of_cache(now)
+
+
+def _of_cache(now: Statistics) -> Iterator[Metric]:
+    cache = now.cache
+    asked = {"hit": cache.hits, "miss": cache.misses, "shared": cache.shared}
+    yield counter(
+        "lookalike_cache_lookups", "Results looked for in the cache, by outcome.", ["outcome"], asked
+    )
+    yield counter("lookalike_cache_evictions", "Results that made room for others.", rows={(): cache.evicted})
+    yield gauge("lookalike_cache_entries", "Results in the cache.", rows={(): cache.entries})
+    yield gauge("lookalike_cache_bytes", "Bytes of those results.", rows={(): cache.bytes})
+
+
+def of_collections(catalog: Catalog) -> Iterator[Metric]:
+    rows = {collection.name: collection.count for collection in catalog.list()}
+    yield gauge("lookalike_collection_items", "Items of each collection.", ["collection"], rows)
+
+
+def of_certificate(expires: datetime | None) -> Iterator[Metric]:
+    rows = {} if expires is None else {(): expires.timestamp()}
+    text = "When the server's certificate expires, in seconds since 1970."
+    yield gauge("lookalike_certificate_expiry_timestamp_seconds", text, rows=rows)

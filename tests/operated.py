@@ -1,0 +1,67 @@
+"""The whole server, run as `lookalike serve` runs it, around a device made by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from lookalike_server import app
+from lookalike_server.config import Settings
+from lookalike_server.device import Device
+from lookalike_server.engine import Engine
+from serving import TinyModel, recipes_of
+
+
+@dataclass
+class Operated:
+    address: str
+    engine: Engine
+    stop: Any
+    ended: threading.Event
+
+    def channel(self) -> grpc.Channel:
+        return grpc.insecure_channel(self.address)
+
+
+@contextmanager
+def operated(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, device: Device | None = None, **settings: Any
+) -> Iterator[Operated]:
+    """A server with all its services on a port of its own, drained at the end."""
+    device = device or Device([TinyModel()])
+    monkeypatch.setattr(app, "served_recipes", lambda _: recipes_of(device))
+    monkeypatch.setattr(app, "make_engine", lambda _, recipes: Engine(recipes, device))
+    given = Settings(**({"address": "127.0.0.1:0", "data": folder / "data"} | settings))
+    started, ended, running = threading.Event(), threading.Event(), []
+
+    async def main() -> None:
+        stop, loop = app.Stop(), asyncio.get_running_loop()
+
+        def ready(address: str, engine: Engine) -> None:
+            running.append(Operated(address, engine, lambda: loop.call_soon_threadsafe(stop), ended))
+            started.set()
+
+        try:
+            await app.run(given, stop, ready)
+        finally:
+            ended.set()
+            started.set()
+
+    thread = threading.Thread(target=lambda: asyncio.run(main()))
+    thread.start()
+    assert started.wait(60)
+    assert running, "the server did not start"
+    try:
+        yield running[0]
+    finally:
+        with suppress(RuntimeError):  # its loop has ended
+            running[0].stop()
+        thread.join(60)
+        assert not thread.is_alive()
