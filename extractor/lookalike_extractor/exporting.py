@@ -1,23 +1,75 @@
-"""Extractors that leave torch: ONNX, AOTInductor and OpenVINO, each held against the module it came from.
+"""Extractors as files for other runtimes: ONNX, AOTInductor and OpenVINO, each held against its module.
 
-All take a module in eval mode that yields {key: tensor} for float32 [n, 3, h, w], and keep its keys, in
-order, as the names of their outputs. The batch is free, the image size is that of the example.
+All take a module in eval mode, on the CPU, that yields {key: tensor} for float32 [n, 3, h, w], and keep its
+keys, in order, as the names of the outputs; the input is called "image". The batch is free, the image size is
+that of the example.
 """
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Mapping
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .agreement import LEAST_COSINE, Precision, TapError, expected, shortfall, worst_errors
 from .errors import CaptureFailed, RequestInvalid, VerificationFailed
-from .optimization import LEAST_COSINE, least_cosines
+from .runtimes import AotPackage, OnnxRuntime, OpenVino, needed, require_compiler
 
-Outputs = dict[str, Tensor]
+
+def export_onnx(module: nn.Module, example: Tensor, path: Path) -> dict[str, TapError]:
+    """Writes an ONNX file, runs it with ONNX Runtime, and returns how far it is off by key.
+
+    Args:
+        example: real images of the size to come, float32 [n, 3, h, w], n >= 2; the file is compared on them.
+
+    Raises:
+        CaptureFailed: torch.export or the conversion does not take the module.
+        RequestInvalid: it is in train mode, the example has one image only, or a package is missing.
+        VerificationFailed: ONNX Runtime gives other values.
+    """
+    path.write_bytes(onnx_bytes(module, example))
+    return _checked(module, OnnxRuntime.load(path), example, "fp32", "ONNX Runtime")
+
+
+def export_aot(module: nn.Module, example: Tensor, path: Path) -> dict[str, TapError]:
+    """Compiles ahead of time into a package (.pt2) for this kind of processor. Otherwise as export_onnx.
+
+    The device is that of the module and the example. A C++ compiler is needed.
+    """
+    write_aot(module, example, path)
+    return _checked(module, AotPackage(path), example, "fp32", "AOTInductor")
+
+
+def export_openvino(
+    module: nn.Module,
+    example: Tensor,
+    path: Path,
+    *,
+    precision: Precision = "fp32",
+    calibration: Tensor | None = None,
+    least_cosine: float | None = None,
+) -> dict[str, TapError]:
+    """Writes an OpenVINO model, an .xml file with the weights beside it. Otherwise as export_onnx.
+
+    Args:
+        precision: "bf16" is a wish that a CPU without it ignores; "int8" quantises weights and activations.
+        calibration: for int8, some dozens of real images, float32 [n, 3, h, w].
+        least_cosine: what is still good enough; None is LEAST_COSINE of the precision.
+    """
+    images = calibration_for(precision, calibration)
+    model = openvino_model(module, example)
+    if images is not None:
+        model = quantized(model, images)
+    needed("openvino").save_model(model, str(path), compress_to_fp16=False)
+    runtime = OpenVino.load(str(path), precision)
+    return _checked(module, runtime, example, precision, "OpenVINO", least_cosine)
 
 
 def export_graph(module: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
@@ -31,120 +83,120 @@ def export_graph(module: nn.Module, example: Tensor) -> torch.export.ExportedPro
         raise RequestInvalid("the module is in train mode; call eval() first")
     if len(example) < 2:
         raise RequestInvalid("the example needs two images, or the export would fix the batch to one")
-    try:
-        with torch.no_grad():
-            return torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
-    except Exception as error:
-        raise CaptureFailed(f"torch.export refuses the module: {str(error).splitlines()[0]}") from error
+    with torch.no_grad(), converting("torch.export"):
+        return torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
 
 
-def export_onnx(module: nn.Module, example: Tensor, path: Path) -> dict[str, float]:
-    """Writes an ONNX file with the input "image", checks it, and returns the least cosine by key.
-
-    Raises:
-        CaptureFailed, RequestInvalid: see export_graph; also when onnxruntime is not installed.
-        VerificationFailed: ONNX Runtime gives other values.
-    """
-    runtime = _needed("onnxruntime", "onnx onnxscript onnxruntime")
-    reference = _reference(module, example)
-    torch.onnx.export(
-        export_graph(module, example),
-        f=str(path),
-        input_names=["image"],
-        output_names=list(reference),
-        external_data=False,
-        verbose=False,
-    )
-    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-
-    def run(images: Tensor) -> Outputs:
-        values = session.run(list(reference), {"image": images.numpy()})
-        return dict(zip(reference, map(torch.from_numpy, values), strict=True))
-
-    return _verified(module, run, example, "fp32", "ONNX Runtime")
+def onnx_bytes(module: nn.Module, example: Tensor) -> bytes:
+    """The content of an ONNX file. Raises as export_onnx does, but compares nothing."""
+    for package in ("onnx", "onnxscript"):
+        needed(package)
+    graph = export_graph(module, example).run_decompositions({_attention: _attention_of_any_rank})
+    names = _keys(module, example)
+    with converting("torch.onnx"):
+        program: Any = torch.onnx.export(graph, input_names=["image"], output_names=names, verbose=False)
+        return bytes(program.model_proto.SerializeToString())
 
 
-def export_aot(module: nn.Module, example: Tensor, path: Path) -> dict[str, float]:
-    """Compiles ahead of time into a package (.pt2), checks it, and returns the least cosine by key.
-
-    It needs a C++ compiler. Raises as export_onnx does.
-    """
-    torch._inductor.aoti_compile_and_package(export_graph(module, example), package_path=str(path))
-    return _verified(module, torch._inductor.aoti_load_package(str(path)), example, "fp32", "AOTInductor")
-
-
-class OpenVino(nn.Module):
-    """A module that OpenVINO runs on the CPU: float32 [n, 3, h, w] -> {key: float32 tensor}."""
-
-    def __init__(self, compiled: Any, keys: tuple[str, ...]) -> None:
-        super().__init__()
-        self._compiled = compiled
-        self.keys = keys
-
-    def forward(self, images: Tensor) -> Outputs:
-        values = self._compiled([images.contiguous().numpy()])
-        return {key: torch.from_numpy(values[i].copy()) for i, key in enumerate(self.keys)}
+def write_aot(module: nn.Module, example: Tensor, path: Path) -> None:
+    """Writes a package of AOTInductor. Raises as export_aot does, but compares nothing."""
+    require_compiler(example.device)
+    graph = export_graph(module, example)
+    with converting("AOTInductor"):
+        torch._inductor.aoti_compile_and_package(graph, package_path=str(path))
 
 
-def to_openvino(
-    module: nn.Module,
-    example: Tensor,
-    *,
-    precision: Literal["fp32", "bf16", "int8"] = "fp32",
-    calibration: Tensor | None = None,
-) -> tuple[OpenVino, dict[str, float]]:
-    """Turns a module into one that OpenVINO runs, and returns it with the least cosine by key.
+def openvino_model(module: nn.Module, example: Tensor) -> Any:
+    """An OpenVINO model in fp32, not compiled yet."""
+    runtime = needed("openvino")
+    with converting("OpenVINO"):
+        model = runtime.convert_model(export_graph(module, example))
+    model.inputs[0].get_tensor().set_names({"image"})
+    for output, key in zip(model.outputs, _keys(module, example), strict=True):
+        output.get_tensor().set_names({key})
+    return model
 
-    Args:
-        precision: "bf16" is a hint that CPUs without it ignore; "int8" quantises weights and activations.
-        calibration: for int8, some dozens of real images, float32 [n, 3, h, w].
+
+def calibration_for(precision: Precision, images: Tensor | None) -> Tensor | None:
+    """The images to quantise with; None where nothing is quantised.
 
     Raises:
-        RequestInvalid: openvino (for int8 also nncf) is not installed, or int8 is asked without calibration.
-        VerificationFailed: the values are further off than the precision allows.
+        RequestInvalid: they are needed and not given, or nncf is not installed.
     """
-    if precision == "int8" and calibration is None:
+    if precision != "int8":
+        return None
+    if images is None or not len(images):
         raise RequestInvalid("int8 needs calibration images; give some dozens of real ones")
-    runtime = _needed("openvino", "openvino")
-    model = runtime.convert_model(export_graph(module, example))
-    if calibration is not None and precision == "int8":
-        model = _quantised(model, calibration)
-    hint = {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"}
-    compiled = OpenVino(runtime.compile_model(model, "CPU", hint), tuple(_reference(module, example)))
-    return compiled, _verified(module, compiled, example, precision, "OpenVINO")
+    needed("nncf")
+    return images
 
 
-def _quantised(model: Any, calibration: Tensor) -> Any:
-    nncf = _needed("nncf", "nncf")
-    images = [image[None].numpy() for image in calibration]
-    return nncf.quantize(model, nncf.Dataset(images), subset_size=len(images))
-
-
-def _needed(module: str, packages: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        raise RequestInvalid(f"this needs {module}; run: pip install {packages}") from None
-
-
-def _reference(module: nn.Module, images: Tensor) -> Mapping[str, Tensor]:
-    with torch.inference_mode():
-        outputs: Mapping[str, Tensor] = module(images)
-    return outputs
-
-
-def _verified(
-    module: nn.Module, run: Callable[[Tensor], Outputs], example: Tensor, precision: str, runtime: str
-) -> dict[str, float]:
-    """Compares on the example and on a batch of another size, so that a batch that was fixed shows."""
-    worst: dict[str, float] = {}
-    for images in (example, torch.cat([example, example[:1]])):
-        for key, cosine in least_cosines(_reference(module, images), run(images)).items():
-            worst[key] = min(cosine, worst.get(key, 1.0))
-    key = min(worst, key=worst.__getitem__)
-    if worst[key] < LEAST_COSINE[precision]:
-        raise VerificationFailed(
-            f"{runtime} in {precision} gives {key!r} at cosine {worst[key]:.5f}, "
-            f"under {LEAST_COSINE[precision]}"
+def quantized(model: Any, calibration: Tensor) -> Any:
+    """An OpenVINO model in int8, with ranges learned from images float32 [n, 3, h, w]."""
+    nncf = needed("nncf")
+    kinds = {operation.get_type_name() for operation in model.get_ops()}
+    images = [image[None].numpy() for image in calibration.cpu()]
+    nncf.set_log_level(logging.ERROR)
+    with converting("nncf"), contextlib.redirect_stdout(io.StringIO()):  # progress bars
+        return nncf.quantize(
+            model,
+            nncf.Dataset(images),
+            subset_size=len(images),
+            model_type=nncf.ModelType.TRANSFORMER if kinds & _ATTENTION else None,
+            advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=_overflow_fix(nncf)),
         )
-    return worst
+
+
+_ATTENTION = {"ScaledDotProductAttention", "Softmax"}  # names of OpenVINO's operations
+
+
+def _overflow_fix(nncf: Any) -> Any:
+    """Weights at half their range where sums of two products overflow 16 bits: on CPUs without VNNI."""
+    features = torch.cpu.get_capabilities()
+    sums_in_32_bits = any(features.get(name) for name in ("avx512_vnni", "avx_vnni", "amx_int8"))
+    return nncf.OverflowFix.DISABLE if sums_in_32_bits else nncf.OverflowFix.ENABLE
+
+
+_attention = torch.ops.aten.scaled_dot_product_attention.default
+
+
+def _attention_of_any_rank(query: Tensor, key: Tensor, value: Tensor, *args: Any, **options: Any) -> Any:
+    """Attention with more than two leading axes as attention with two, all that ONNX's exporter takes."""
+    if query.dim() <= 4 or args or options.get("attn_mask") is not None:
+        return NotImplemented
+    flat = (tensor.flatten(0, -4) for tensor in (query, key, value))
+    return _attention(*flat, **options).unflatten(0, query.shape[:-3])
+
+
+@contextlib.contextmanager
+def converting(what: str) -> Iterator[None]:
+    """Hides what a converter says about itself, and turns its failure into CaptureFailed."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except RequestInvalid:
+        raise
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise CaptureFailed(f"{what} refuses the module: {reason or type(error).__name__}") from error
+
+
+def _keys(module: nn.Module, example: Tensor) -> list[str]:
+    with torch.inference_mode():
+        return list(module(example[:2]))
+
+
+def _checked(
+    module: nn.Module,
+    runtime: nn.Module,
+    example: Tensor,
+    precision: Precision,
+    name: str,
+    least_cosine: float | None = None,
+) -> dict[str, TapError]:
+    errors = worst_errors(expected(module, example), runtime)
+    short = shortfall(errors, LEAST_COSINE[precision] if least_cosine is None else least_cosine)
+    if short:
+        raise VerificationFailed(f"{name} in {precision}: {short}")
+    return errors

@@ -5,15 +5,16 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from lookalike_extractor.agreement import least_cosines
 from lookalike_extractor.errors import CheckpointMismatch, RequestInvalid, VerificationFailed
-from lookalike_extractor.exporting import export_graph, export_onnx, to_openvino
 from lookalike_extractor.extraction import create_feature_extractor
 from lookalike_extractor.extractor import FeatureExtractor
 from lookalike_extractor.heads import Head, add_heads, example_images
-from lookalike_extractor.optimization import Bf16, has_bf16, least_cosines, optimize
+from lookalike_extractor.optimization import Bf16, has_bf16, optimize
 from lookalike_extractor.pooling import join, pool
 from lookalike_extractor.recipe import Tap
 from lookalike_extractor.spec import ExtractorSpec
@@ -88,8 +89,9 @@ def test_every_step_is_reported_with_its_error_per_key() -> None:
         ("fold batch norm", True),
         ("channels_last", True),
     ]
-    assert all(step.cosines.keys() == {"one", "both"} for step in done.steps)
-    assert "kept (one 1.000000" in str(done)
+    assert all(step.errors.keys() == {"one", "both"} for step in done.steps)
+    assert "one: cosine 1.000000" in str(done)
+    assert (done.runtime, done.precision, min(done.cosines.values()) > 0.99999) == ("eager", "fp32", True)
     assert min(least_cosines(described()(IMAGES), done.module(IMAGES)).values()) > 0.99999
 
 
@@ -120,8 +122,10 @@ class Noisy(nn.Module):
 
 
 def test_bf16_is_used_only_where_the_device_has_it() -> None:
-    step = optimize(extractor(), IMAGES, precision="bf16").steps[-1]
+    done = optimize(extractor(), IMAGES, precision="bf16")
+    step = done.steps[-1]
     assert step.kept == has_bf16(torch.device("cpu"))
+    assert (done.precision == "bf16") == step.kept
     assert step.kept or "bfloat16" in step.reason
 
 
@@ -137,50 +141,24 @@ def test_nan_is_never_near() -> None:
     assert least_cosines({"a": torch.zeros(1, 3)}, {"a": torch.zeros(1, 3)}) == {"a": 1.0}
 
 
-def test_what_cannot_be_optimised_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"precision": "int4"}, "'int4'"),
+        ({"runtime": "tpu"}, "eager, compile, aot"),
+        ({"precision": "int8"}, "eager does not run int8; use openvino"),
+        ({"precision": "bf16", "runtime": "onnx"}, "onnx does not run bf16; use eager or compile"),
+        ({"runtime": "openvino", "for_device": "cuda"}, "runs on the CPU"),
+    ],
+)
+def test_what_cannot_be_optimised_is_refused(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(RequestInvalid, match=told):
+        optimize(extractor(), IMAGES, **options)
+
+
+def test_an_extractor_in_train_mode_is_refused() -> None:
     with pytest.raises(RequestInvalid, match="eval"):
         optimize(extractor().train(), IMAGES)
-    with pytest.raises(RequestInvalid, match="'int4'"):
-        optimize(extractor(), IMAGES, precision="int4")  # type: ignore[arg-type]
-
-
-# Leaving torch
-
-
-@pytest.mark.filterwarnings("ignore")  # of torch.onnx and onnxscript about themselves
-def test_onnx_keeps_names_and_values_and_leaves_the_batch_free(tmp_path: Path) -> None:
-    pytest.importorskip("onnxscript")
-    runtime = pytest.importorskip("onnxruntime")
-    cosines = export_onnx(described(), IMAGES, tmp_path / "m.onnx")
-    assert min(cosines.values()) > 0.99999
-    session = runtime.InferenceSession(str(tmp_path / "m.onnx"))
-    assert [output.name for output in session.get_outputs()] == ["one", "both"]
-    assert session.run(["both"], {"image": IMAGES[:1].numpy()})[0].shape == (1, 12)
-
-
-@pytest.mark.filterwarnings("ignore")  # of openvino about itself
-def test_openvino_keeps_names_and_values() -> None:
-    pytest.importorskip("openvino")
-    module, cosines = to_openvino(described(), IMAGES)
-    assert list(module(IMAGES)) == ["one", "both"]
-    assert min(cosines.values()) > 0.99999
-
-
-def test_int8_asks_for_images_to_calibrate_on() -> None:
-    pytest.importorskip("openvino")
-    with pytest.raises(RequestInvalid, match="calibration images"):
-        to_openvino(described(), IMAGES, precision="int8")
-
-
-def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(RequestInvalid, match="pip install openvino"):
-        to_openvino(described(), IMAGES)
-
-
-def test_an_example_of_one_image_would_fix_the_batch() -> None:
-    with pytest.raises(RequestInvalid, match="two images"):
-        export_graph(described(), IMAGES[:1])
 
 
 # Specs
