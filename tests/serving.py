@@ -41,8 +41,9 @@ class TinyModel(nn.Module):
             parameter.data = torch.randn(parameter.shape, generator=generator)
 
     def forward(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
-        maps = self.convolutions(pixels.float() / 255)
-        return {self.recipe: nn.functional.normalize(maps.mean((2, 3)), dim=1)}
+        pairs = pixels.expand(2, -1, -1, -1) if len(pixels) == 1 else pixels  # as the real ones do
+        maps = self.convolutions(pairs.float() / 255)
+        return {self.recipe: nn.functional.normalize(maps.mean((2, 3)), dim=1)[: len(pixels)]}
 
 
 class SlowDevice(Device):

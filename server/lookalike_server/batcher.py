@@ -31,6 +31,9 @@ class Sizes(Protocol):
     def efficient(self, model: int, *, bulk: bool) -> int:
         """The size over which a batch only takes longer."""
 
+    def soonest(self, model: int) -> float:
+        """The seconds that one image takes."""
+
     def within(self, model: int, seconds: float) -> int:
         """The size that can be computed in so many seconds."""
 
@@ -112,13 +115,15 @@ class Line:
     def _batch(self, most: int, sizes: Sizes | None) -> Batch:
         kinds = self._kinds()
         model, _ = _next(next(lanes for lanes in kinds if lanes))
-        batch, now, nearest, in_time = Batch([], "drained"), time.monotonic(), math.inf, most
+        batch, nearest, in_time = Batch([], "drained"), math.inf, most
+        now = time.monotonic()
+        soonest = now + sizes.soonest(model) if sizes else now
         for lanes in kinds:
             efficient = min(most, sizes.efficient(model, bulk=lanes is self._bulk)) if sizes else most
             lane = lanes.get(model) or Turns()
             while lane and len(batch.jobs) < min(efficient, in_time):
                 job = lane.take()
-                (batch.jobs if job.wanted(now) else batch.dropped).append(job)
+                (batch.jobs if job.wanted(soonest) else batch.dropped).append(job)
                 if sizes and job.call.deadline < nearest:
                     nearest = job.call.deadline
                     in_time = max(sizes.within(model, nearest - now), most // _LEAST_PART, 1)

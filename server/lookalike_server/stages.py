@@ -136,6 +136,10 @@ class Stages:
         least = _LEAST_BULK if bulk and not beside else 2
         return self.costs[model].efficient(_SHARE_BESIDE_INTERACTIVE if beside else _SHARE, least)
 
+    def soonest(self, model: int) -> float:
+        """The seconds that one image takes."""
+        return self.costs[model].seconds(1)
+
     def within(self, model: int, seconds: float) -> int:
         """The size that can be computed in so many seconds."""
         return self.costs[model].within(seconds)
