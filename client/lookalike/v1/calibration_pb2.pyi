@@ -9,6 +9,7 @@ import google.protobuf.descriptor
 import google.protobuf.internal.containers
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
+import lookalike.v1.types_pb2
 import typing
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
@@ -128,6 +129,7 @@ class Calibration(google.protobuf.message.Message):
     MISSED_PAIRS_FIELD_NUMBER: builtins.int
     ITEM_COUNT_FIELD_NUMBER: builtins.int
     CREATE_TIME_FIELD_NUMBER: builtins.int
+    NORMALIZED_FIELD_NUMBER: builtins.int
     collection: builtins.str
     """Name of the collection."""
     same_pairs: builtins.int
@@ -140,6 +142,8 @@ class Calibration(google.protobuf.message.Message):
     """Items of the collection when it was set. A collection that has grown much
     since holds more pictures that look alike: set it again.
     """
+    normalized: builtins.bool
+    """Whether it is of searches with `normalize`."""
     @property
     def thresholds(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Threshold]:
         """One for each precision asked for, ascending."""
@@ -158,9 +162,10 @@ class Calibration(google.protobuf.message.Message):
         missed_pairs: builtins.int = ...,
         item_count: builtins.int = ...,
         create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        normalized: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["create_time", b"create_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["collection", b"collection", "create_time", b"create_time", "different_pairs", b"different_pairs", "item_count", b"item_count", "missed_pairs", b"missed_pairs", "same_pairs", b"same_pairs", "thresholds", b"thresholds"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["collection", b"collection", "create_time", b"create_time", "different_pairs", b"different_pairs", "item_count", b"item_count", "missed_pairs", b"missed_pairs", "normalized", b"normalized", "same_pairs", b"same_pairs", "thresholds", b"thresholds"]) -> None: ...
 
 global___Calibration = Calibration
 
@@ -173,8 +178,13 @@ class SetCalibrationRequest(google.protobuf.message.Message):
     COLLECTION_FIELD_NUMBER: builtins.int
     PAIRS_FIELD_NUMBER: builtins.int
     PRECISIONS_FIELD_NUMBER: builtins.int
+    NORMALIZED_FIELD_NUMBER: builtins.int
     collection: builtins.str
     """Name of the collection. Required."""
+    normalized: builtins.bool
+    """Whether the scores are of searches with `normalize`. Both kinds have
+    thresholds of their own.
+    """
     @property
     def pairs(self) -> global___ScoredPairs:
         """The pairs."""
@@ -191,9 +201,10 @@ class SetCalibrationRequest(google.protobuf.message.Message):
         collection: builtins.str = ...,
         pairs: global___ScoredPairs | None = ...,
         precisions: collections.abc.Iterable[builtins.float] | None = ...,
+        normalized: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["pairs", b"pairs"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["collection", b"collection", "pairs", b"pairs", "precisions", b"precisions"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["collection", b"collection", "normalized", b"normalized", "pairs", b"pairs", "precisions", b"precisions"]) -> None: ...
 
 global___SetCalibrationRequest = SetCalibrationRequest
 
@@ -225,14 +236,18 @@ class GetCalibrationRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     COLLECTION_FIELD_NUMBER: builtins.int
+    NORMALIZED_FIELD_NUMBER: builtins.int
     collection: builtins.str
     """Name of the collection. Required."""
+    normalized: builtins.bool
+    """The thresholds of searches with `normalize`."""
     def __init__(
         self,
         *,
         collection: builtins.str = ...,
+        normalized: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["collection", b"collection"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["collection", b"collection", "normalized", b"normalized"]) -> None: ...
 
 global___GetCalibrationRequest = GetCalibrationRequest
 
@@ -256,3 +271,42 @@ class GetCalibrationResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["calibration", b"calibration"]) -> None: ...
 
 global___GetCalibrationResponse = GetCalibrationResponse
+
+@typing.final
+class SetBackgroundRequest(google.protobuf.message.Message):
+    """SetBackgroundRequest holds descriptors of pictures that match nothing."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: builtins.int
+    DESCRIPTORS_FIELD_NUMBER: builtins.int
+    collection: builtins.str
+    """Name of the collection. Required."""
+    @property
+    def descriptors(self) -> lookalike.v1.types_pb2.Tensor:
+        """DATA_TYPE_FLOAT32, [n, dimension], n from 3 to 1000; a hundred are enough.
+        They are scaled to length 1. Unset removes the background.
+        """
+
+    def __init__(
+        self,
+        *,
+        collection: builtins.str = ...,
+        descriptors: lookalike.v1.types_pb2.Tensor | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["descriptors", b"descriptors"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["collection", b"collection", "descriptors", b"descriptors"]) -> None: ...
+
+global___SetBackgroundRequest = SetBackgroundRequest
+
+@typing.final
+class SetBackgroundResponse(google.protobuf.message.Message):
+    """SetBackgroundResponse says that the background is kept."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___SetBackgroundResponse = SetBackgroundResponse

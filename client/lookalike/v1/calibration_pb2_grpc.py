@@ -47,6 +47,11 @@ class CalibrationServiceStub(object):
                 request_serializer=lookalike_dot_v1_dot_calibration__pb2.GetCalibrationRequest.SerializeToString,
                 response_deserializer=lookalike_dot_v1_dot_calibration__pb2.GetCalibrationResponse.FromString,
                 _registered_method=True)
+        self.SetBackground = channel.unary_unary(
+                '/lookalike.v1.CalibrationService/SetBackground',
+                request_serializer=lookalike_dot_v1_dot_calibration__pb2.SetBackgroundRequest.SerializeToString,
+                response_deserializer=lookalike_dot_v1_dot_calibration__pb2.SetBackgroundResponse.FromString,
+                _registered_method=True)
 
 
 class CalibrationServiceServicer(object):
@@ -74,6 +79,16 @@ class CalibrationServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetBackground(self, request, context):
+        """Sets the background of a collection: descriptors of pictures that match
+        nothing in it, by which SearchRequest.normalize makes scores comparable. It
+        is durable when the call returns. A calibration of normalized scores is
+        forgotten, since they change.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CalibrationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -86,6 +101,11 @@ def add_CalibrationServiceServicer_to_server(servicer, server):
                     servicer.GetCalibration,
                     request_deserializer=lookalike_dot_v1_dot_calibration__pb2.GetCalibrationRequest.FromString,
                     response_serializer=lookalike_dot_v1_dot_calibration__pb2.GetCalibrationResponse.SerializeToString,
+            ),
+            'SetBackground': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetBackground,
+                    request_deserializer=lookalike_dot_v1_dot_calibration__pb2.SetBackgroundRequest.FromString,
+                    response_serializer=lookalike_dot_v1_dot_calibration__pb2.SetBackgroundResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -145,6 +165,33 @@ class CalibrationService(object):
             '/lookalike.v1.CalibrationService/GetCalibration',
             lookalike_dot_v1_dot_calibration__pb2.GetCalibrationRequest.SerializeToString,
             lookalike_dot_v1_dot_calibration__pb2.GetCalibrationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetBackground(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lookalike.v1.CalibrationService/SetBackground',
+            lookalike_dot_v1_dot_calibration__pb2.SetBackgroundRequest.SerializeToString,
+            lookalike_dot_v1_dot_calibration__pb2.SetBackgroundResponse.FromString,
             options,
             channel_credentials,
             insecure,

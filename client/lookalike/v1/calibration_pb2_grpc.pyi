@@ -43,6 +43,16 @@ class CalibrationServiceStub:
     NOT_CALIBRATED when it has none.
     """
 
+    SetBackground: grpc.UnaryUnaryMultiCallable[
+        lookalike.v1.calibration_pb2.SetBackgroundRequest,
+        lookalike.v1.calibration_pb2.SetBackgroundResponse,
+    ]
+    """Sets the background of a collection: descriptors of pictures that match
+    nothing in it, by which SearchRequest.normalize makes scores comparable. It
+    is durable when the call returns. A calibration of normalized scores is
+    forgotten, since they change.
+    """
+
 class CalibrationServiceAsyncStub:
     """CalibrationService learns which score means which precision in a
     collection, from pairs of pictures of which somebody knows whether they are
@@ -66,6 +76,16 @@ class CalibrationServiceAsyncStub:
     ]
     """Returns the thresholds of a collection. FAILED_PRECONDITION with reason
     NOT_CALIBRATED when it has none.
+    """
+
+    SetBackground: grpc.aio.UnaryUnaryMultiCallable[
+        lookalike.v1.calibration_pb2.SetBackgroundRequest,
+        lookalike.v1.calibration_pb2.SetBackgroundResponse,
+    ]
+    """Sets the background of a collection: descriptors of pictures that match
+    nothing in it, by which SearchRequest.normalize makes scores comparable. It
+    is durable when the call returns. A calibration of normalized scores is
+    forgotten, since they change.
     """
 
 class CalibrationServiceServicer(metaclass=abc.ABCMeta):
@@ -95,6 +115,18 @@ class CalibrationServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[lookalike.v1.calibration_pb2.GetCalibrationResponse, collections.abc.Awaitable[lookalike.v1.calibration_pb2.GetCalibrationResponse]]:
         """Returns the thresholds of a collection. FAILED_PRECONDITION with reason
         NOT_CALIBRATED when it has none.
+        """
+
+    @abc.abstractmethod
+    def SetBackground(
+        self,
+        request: lookalike.v1.calibration_pb2.SetBackgroundRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[lookalike.v1.calibration_pb2.SetBackgroundResponse, collections.abc.Awaitable[lookalike.v1.calibration_pb2.SetBackgroundResponse]]:
+        """Sets the background of a collection: descriptors of pictures that match
+        nothing in it, by which SearchRequest.normalize makes scores comparable. It
+        is durable when the call returns. A calibration of normalized scores is
+        forgotten, since they change.
         """
 
 def add_CalibrationServiceServicer_to_server(servicer: CalibrationServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

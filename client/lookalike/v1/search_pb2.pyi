@@ -7,12 +7,85 @@ import builtins
 import collections.abc
 import google.protobuf.descriptor
 import google.protobuf.internal.containers
+import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
 import google.rpc.status_pb2
 import lookalike.v1.types_pb2
+import sys
 import typing
 
+if sys.version_info >= (3, 10):
+    import typing as typing_extensions
+else:
+    import typing_extensions
+
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+
+class _Views:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _ViewsEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Views.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    VIEWS_UNSPECIFIED: _Views.ValueType  # 0
+    """The whole image alone."""
+    VIEWS_GRID: _Views.ValueType  # 1
+    """Nine parts, half as wide and half as high, evenly spread: 10 views."""
+    VIEWS_PASTED: _Views.ValueType  # 2
+    """Up to four rectangles that straight edges enclose, as of a photo pasted
+    into another or shown in a screenshot: up to 5 views.
+    """
+
+class Views(_Views, metaclass=_ViewsEnumTypeWrapper):
+    """Views chooses parts of a query image that are searched beside the whole, so
+    that a picture inside another is seen from near. A hit's score is the
+    largest over the views. Not together with `range`, `group_by`, `page_token`
+    and `min_precision`.
+    """
+
+VIEWS_UNSPECIFIED: Views.ValueType  # 0
+"""The whole image alone."""
+VIEWS_GRID: Views.ValueType  # 1
+"""Nine parts, half as wide and half as high, evenly spread: 10 views."""
+VIEWS_PASTED: Views.ValueType  # 2
+"""Up to four rectangles that straight edges enclose, as of a photo pasted
+into another or shown in a screenshot: up to 5 views.
+"""
+global___Views = Views
+
+class _Rerank:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _RerankEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Rerank.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    RERANK_UNSPECIFIED: _Rerank.ValueType  # 0
+    """By their scores."""
+    RERANK_QUERY_EXPANSION: _Rerank.ValueType  # 1
+    """By a second search, for the query and its ten nearest items added up, each
+    weighted by the third power of its similarity. Finds more of one kind.
+    """
+    RERANK_K_RECIPROCAL: _Rerank.ValueType  # 2
+    """By how many neighbours query and item share among the hundred nearest
+    items, where both count each other as neighbours.
+    """
+
+class Rerank(_Rerank, metaclass=_RerankEnumTypeWrapper):
+    """Rerank chooses how hits are ordered anew. Not together with `range`,
+    `group_by` and `page_token`.
+    """
+
+RERANK_UNSPECIFIED: Rerank.ValueType  # 0
+"""By their scores."""
+RERANK_QUERY_EXPANSION: Rerank.ValueType  # 1
+"""By a second search, for the query and its ten nearest items added up, each
+weighted by the third power of its similarity. Finds more of one kind.
+"""
+RERANK_K_RECIPROCAL: Rerank.ValueType  # 2
+"""By how many neighbours query and item share among the hundred nearest
+items, where both count each other as neighbours.
+"""
+global___Rerank = Rerank
 
 @typing.final
 class Query(google.protobuf.message.Message):
@@ -73,6 +146,9 @@ class SearchRequest(google.protobuf.message.Message):
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     MIN_SEQUENCE_FIELD_NUMBER: builtins.int
     EXPLAIN_FIELD_NUMBER: builtins.int
+    VIEWS_FIELD_NUMBER: builtins.int
+    NORMALIZE_FIELD_NUMBER: builtins.int
+    RERANK_FIELD_NUMBER: builtins.int
     collection: builtins.str
     """Name of the collection. Required."""
     k: builtins.int
@@ -118,6 +194,22 @@ class SearchRequest(google.protobuf.message.Message):
     """
     explain: builtins.bool
     """Returns an explanation as well."""
+    views: global___Views.ValueType
+    """Parts of each query image that are searched beside the whole. Queries that
+    are not images have none. Each view counts as an image against
+    Limits.max_images_per_message.
+    """
+    normalize: builtins.bool
+    """Subtracts from each score how alike the query is to pictures that match
+    nothing, so that scores of different queries can be compared: the mean of
+    the three largest similarities to the collection's background. It changes
+    no order within a query; bounds hold for what is left. FAILED_PRECONDITION
+    with reason NO_BACKGROUND when the collection has none.
+    """
+    rerank: global___Rerank.ValueType
+    """Orders the hits anew by what their neighbours say. Scores stay what they
+    are, so they need not fall from hit to hit.
+    """
     @property
     def queries(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Query]:
         """The queries, at least one and at most Limits.max_images_per_message."""
@@ -137,9 +229,12 @@ class SearchRequest(google.protobuf.message.Message):
         page_token: builtins.str = ...,
         min_sequence: builtins.int = ...,
         explain: builtins.bool = ...,
+        views: global___Views.ValueType = ...,
+        normalize: builtins.bool = ...,
+        rerank: global___Rerank.ValueType = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_min_precision", b"_min_precision", "_min_score", b"_min_score", "min_precision", b"min_precision", "min_score", b"min_score"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_min_precision", b"_min_precision", "_min_score", b"_min_score", "collection", b"collection", "explain", b"explain", "group_by", b"group_by", "group_size", b"group_size", "k", b"k", "min_precision", b"min_precision", "min_score", b"min_score", "min_sequence", b"min_sequence", "page_token", b"page_token", "queries", b"queries", "range", b"range", "where", b"where"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_min_precision", b"_min_precision", "_min_score", b"_min_score", "collection", b"collection", "explain", b"explain", "group_by", b"group_by", "group_size", b"group_size", "k", b"k", "min_precision", b"min_precision", "min_score", b"min_score", "min_sequence", b"min_sequence", "normalize", b"normalize", "page_token", b"page_token", "queries", b"queries", "range", b"range", "rerank", b"rerank", "views", b"views", "where", b"where"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_min_precision", b"_min_precision"]) -> typing.Literal["min_precision"] | None: ...
     @typing.overload
@@ -284,7 +379,9 @@ class Hit(google.protobuf.message.Message):
     id: builtins.str
     """Id of the item."""
     score: builtins.float
-    """Similarity in the metric of the collection's space; higher is nearer."""
+    """Similarity in the metric of the collection's space; higher is nearer. With
+    `normalize` what is left of it.
+    """
     attributes_json: builtins.str
     """Attributes of the item, a JSON object."""
     group_json: builtins.str
