@@ -77,6 +77,7 @@ class FakeServer(
         self.delay = 0.0
         self.job_state = duplicates_pb2.JOB_STATE_SUCCEEDED
         self.cancelled_jobs: list[str] = []
+        self.deleted_jobs: list[str] = []
         self._server = grpc.server(
             futures.ThreadPoolExecutor(8), options=[("grpc.max_receive_message_length", 2**20)]
         )
@@ -309,11 +310,13 @@ class FakeServer(
 
     def StartDuplicateJob(self, request: Any, context: Any) -> duplicates_pb2.StartDuplicateJobResponse:
         self._collection(request.collection, context)
+        self.job_request = request
         self._job = duplicates_pb2.DuplicateJob(
             id="job-1",
             collection=request.collection,
             threshold=request.threshold if request.HasField("threshold") else 0.9,
             policy=request.policy,
+            policy_attribute=request.policy_attribute,
             state=duplicates_pb2.JOB_STATE_RUNNING,
             items_total=len(self.collections[request.collection]),
         )
@@ -331,6 +334,39 @@ class FakeServer(
                 status(grpc.StatusCode.DATA_LOSS, "STORE_DAMAGED", "the store is damaged")
             )
         yield duplicates_pb2.WatchDuplicateJobResponse(job=self._job)
+
+    def GetDuplicateJob(self, request: Any, context: Any) -> duplicates_pb2.GetDuplicateJobResponse:
+        return duplicates_pb2.GetDuplicateJobResponse(job=self._job)
+
+    def ListDuplicateJobs(self, request: Any, context: Any) -> duplicates_pb2.ListDuplicateJobsResponse:
+        jobs = [self._job] if request.collection in ("", self._job.collection) else []
+        return duplicates_pb2.ListDuplicateJobsResponse(jobs=jobs)
+
+    def DeleteDuplicateJob(self, request: Any, context: Any) -> duplicates_pb2.DeleteDuplicateJobResponse:
+        self.deleted_jobs.append(request.job_id)
+        return duplicates_pb2.DeleteDuplicateJobResponse()
+
+    def CheckDuplicate(self, request: Any, context: Any) -> duplicates_pb2.CheckDuplicateResponse:
+        matches = self._copies(self._collection(request.collection, context), request.item)
+        return duplicates_pb2.CheckDuplicateResponse(matches=matches, threshold=0.9, sequence=7)
+
+    def AddUnlessDuplicate(self, request: Any, context: Any) -> duplicates_pb2.AddUnlessDuplicateResponse:
+        items = self._collection(request.collection, context)
+        matches = self._copies(items, request.item)
+        if not matches:
+            items[request.item.id] = request.item
+        return duplicates_pb2.AddUnlessDuplicateResponse(added=not matches, matches=matches, threshold=0.9)
+
+    def _copies(
+        self, items: dict[str, items_pb2.NewItem], item: items_pb2.NewItem
+    ) -> list[duplicates_pb2.DuplicateMatch]:
+        return [
+            duplicates_pb2.DuplicateMatch(
+                item_id=other.id, score=1, exact=True, attributes_json=other.attributes_json
+            )
+            for other in items.values()
+            if (other.image, other.descriptor) == (item.image, item.descriptor)
+        ]
 
     def CancelDuplicateJob(self, request: Any, context: Any) -> duplicates_pb2.CancelDuplicateJobResponse:
         self.cancelled_jobs.append(request.job_id)

@@ -6,22 +6,18 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Unpack
 
-import grpc
-
 from lookalike import _aio_streams, _bulk, _entries, _queries, _shared, _wire
-from lookalike._jobs import CANCEL_SECONDS, Watcher
+from lookalike._aio_jobs import AsyncDuplicateCalls
 from lookalike._queries import SearchOptions
 from lookalike.collection import PAGE, pages, total_of
 from lookalike.errors import LookalikeError
 from lookalike.images import ImageLike
 from lookalike.progress import Progress, Tally, observer
-from lookalike.records import AddReport, Calibration, CollectionInfo, DuplicateGroup, Hit, Hits, Item
+from lookalike.records import AddReport, CollectionInfo, Hit, Hits, Item
 from lookalike.v1 import (
-    calibration_pb2,
     calibration_pb2_grpc,
     collections_pb2,
     collections_pb2_grpc,
-    duplicates_pb2,
     duplicates_pb2_grpc,
     items_pb2,
     items_pb2_grpc,
@@ -32,7 +28,7 @@ if TYPE_CHECKING:
     from lookalike.aio import AsyncClient
 
 
-class AsyncCollection:
+class AsyncCollection(AsyncDuplicateCalls):
     """A named set of items. Made by `AsyncClient`; every method is that of `Collection`, to be awaited."""
 
     def __init__(self, client: AsyncClient, name: str) -> None:
@@ -188,79 +184,3 @@ class AsyncCollection:
             request = items_pb2.DeleteItemsRequest(collection=self.name, ids=page)
             deleted += (await self._client._call(self._items.DeleteItems, request, timeout)).deleted
         return deleted
-
-    async def find_duplicates(
-        self,
-        threshold: float | None = None,
-        *,
-        policy: str = "largest",
-        where: str = "",
-        progress: Watcher | None = None,
-    ) -> list[DuplicateGroup]:
-        """Like `Collection.find_duplicates`; cancelling the task cancels the job on the server."""
-        request = duplicates_pb2.StartDuplicateJobRequest(
-            collection=self.name, threshold=threshold, policy=_wire.policy_to_wire(policy), where=where
-        )
-        job_id = (await self._client._call(self._duplicates.StartDuplicateJob, request, None)).job.id
-        try:
-            await self._watch(job_id, progress)
-            return [group async for group in self._groups(job_id)]
-        except BaseException:
-            await self._cancel(job_id)
-            raise
-
-    async def calibrate(
-        self,
-        scores: Iterable[float],
-        same: Iterable[bool],
-        pictures: Iterable[int] | None = None,
-        *,
-        precisions: Iterable[float] = (),
-        missed: int = 0,
-        timeout: float | None = None,
-    ) -> Calibration:
-        """Like `Collection.calibrate`."""
-        pairs = _wire.scored_pairs(scores, same, pictures, missed)
-        request = calibration_pb2.SetCalibrationRequest(
-            collection=self.name, pairs=pairs, precisions=precisions
-        )
-        answer = await self._client._call(self._calibration.SetCalibration, request, timeout)
-        return _wire.calibration(answer.calibration)
-
-    async def calibration(self, *, timeout: float | None = None) -> Calibration:
-        """Like `Collection.calibration`."""
-        request = calibration_pb2.GetCalibrationRequest(collection=self.name)
-        answer = await self._client._call(self._calibration.GetCalibration, request, timeout)
-        return _wire.calibration(answer.calibration)
-
-    async def _watch(self, job_id: str, progress: Watcher | None) -> None:
-        call: Any = self._duplicates.WatchDuplicateJob(duplicates_pb2.WatchDuplicateJobRequest(job_id=job_id))
-        job = None
-        try:
-            async for answer in call:
-                job = answer.job
-                if progress is not None:
-                    progress(_wire.job(job))
-        except grpc.RpcError as error:
-            raise _shared.error_of(error, self._client.target) from None
-        finally:
-            call.cancel()
-        _wire.check_success(job)
-
-    async def _groups(self, job_id: str) -> AsyncIterator[DuplicateGroup]:
-        request = duplicates_pb2.ListDuplicateGroupsRequest(job_id=job_id, page_size=PAGE)
-        while True:
-            answer = await self._client._call(self._duplicates.ListDuplicateGroups, request, None)
-            for group in answer.groups:
-                yield _wire.group(group)
-            if not answer.next_page_token:
-                return
-            request.page_token = answer.next_page_token
-
-    async def _cancel(self, job_id: str) -> None:
-        """Best effort: what the caller should see is the reason for leaving."""
-        request = duplicates_pb2.CancelDuplicateJobRequest(job_id=job_id)
-        try:
-            await self._client._call(self._duplicates.CancelDuplicateJob, request, CANCEL_SECONDS)
-        except LookalikeError:
-            return

@@ -27,7 +27,13 @@ _REPEATABLE = {
     "ItemService": ["UpsertItems", "GetItems", "ListItems", "DeleteItems"],
     "SearchService": ["Search"],
     "CalibrationService": ["SetCalibration", "GetCalibration"],
-    "DuplicateService": ["CancelDuplicateJob", "ListDuplicateGroups"],
+    "DuplicateService": [
+        "GetDuplicateJob",
+        "ListDuplicateJobs",
+        "CancelDuplicateJob",
+        "ListDuplicateGroups",
+        "CheckDuplicate",
+    ],
 }
 
 

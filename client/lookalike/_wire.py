@@ -13,38 +13,15 @@ from google.rpc import status_pb2
 from numpy.typing import NDArray
 
 from lookalike import _shared, records
-from lookalike.errors import (
-    Cancelled,
-    FailedPrecondition,
-    InternalError,
-    InvalidArgument,
-    LookalikeError,
-    Unavailable,
-)
+from lookalike.errors import FailedPrecondition, InternalError, InvalidArgument, LookalikeError
 from lookalike.v1 import (
     calibration_pb2,
     collections_pb2,
-    duplicates_pb2,
     items_pb2,
     models_pb2,
     search_pb2,
     types_pb2,
 )
-
-POLICIES = {
-    "largest": duplicates_pb2.REPRESENTATIVE_POLICY_LARGEST,
-    "oldest": duplicates_pb2.REPRESENTATIVE_POLICY_OLDEST,
-    "most_connected": duplicates_pb2.REPRESENTATIVE_POLICY_MOST_CONNECTED,
-}
-_POLICY_NAMES = {number: name for name, number in POLICIES.items()}
-
-
-def policy_to_wire(name: str) -> duplicates_pb2.RepresentativePolicy.ValueType:
-    if name not in POLICIES:
-        raise InvalidArgument(
-            f"there is no policy {name!r}; use one of {', '.join(POLICIES)}", "POLICY_UNKNOWN"
-        )
-    return POLICIES[name]
 
 
 def matrix(tensor: types_pb2.Tensor) -> NDArray[np.float32]:
@@ -237,39 +214,3 @@ def _threshold(wire: calibration_pb2.Threshold) -> records.Threshold:
         wire.reached_high,
         wire.recall,
     )
-
-
-def job(wire: duplicates_pb2.DuplicateJob) -> records.DuplicateJob:
-    return records.DuplicateJob(
-        wire.id,
-        wire.collection,
-        wire.threshold,
-        _POLICY_NAMES.get(wire.policy, "largest"),
-        duplicates_pb2.JobState.Name(wire.state).removeprefix("JOB_STATE_").lower(),
-        wire.items_done,
-        wire.items_total,
-        wire.pairs_found,
-        wire.group_count,
-        wire.sequence,
-        wire.sampled_pairs,
-        wire.sampled_pairs_found,
-    )
-
-
-def check_success(wire: duplicates_pb2.DuplicateJob | None) -> None:
-    """Raises what kept a job that was watched to its end from succeeding."""
-    state = duplicates_pb2.JOB_STATE_UNSPECIFIED if wire is None else wire.state
-    if wire is not None and state == duplicates_pb2.JOB_STATE_FAILED:
-        raise _shared.error_from_status(wire.error)
-    if state == duplicates_pb2.JOB_STATE_CANCELLED:
-        raise Cancelled("somebody cancelled the search for duplicates on the server", "CANCELLED")
-    if state != duplicates_pb2.JOB_STATE_SUCCEEDED:
-        raise Unavailable("the server stopped before the search for duplicates had ended", "STREAM_ENDED")
-
-
-def group(wire: duplicates_pb2.DuplicateGroup) -> records.DuplicateGroup:
-    members = tuple(
-        records.DuplicateMember(m.item_id, m.score, m.exact, attributes_from_json(m.attributes_json))
-        for m in wire.members
-    )
-    return records.DuplicateGroup(wire.representative_id, members)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from lookalike import _aio_streams, _bulk, _entries, _shared, _wire
 from lookalike._aio_collection import AsyncCollection
+from lookalike._aio_jobs import AsyncJobs
 from lookalike._connection import Access, PathLike
 from lookalike.errors import AlreadyExists
 from lookalike.images import ImageLike
@@ -175,6 +176,11 @@ class AsyncClient:
         """Like `Client.delete_collection`."""
         request = collections_pb2.DeleteCollectionRequest(name=name)
         await self._call(self._collections.DeleteCollection, request, timeout)
+
+    @property
+    def jobs(self) -> AsyncJobs:
+        """The searches for duplicates on this server."""
+        return AsyncJobs(self)
 
     async def close(self) -> None:
         """Like `Client.close`."""

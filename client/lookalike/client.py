@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from lookalike import _bulk, _entries, _shared, _streams, _wire
 from lookalike._connection import Access, PathLike
+from lookalike._jobs import Jobs
 from lookalike.collection import Collection
 from lookalike.errors import AlreadyExists
 from lookalike.images import ImageLike
@@ -201,6 +202,11 @@ class Client:
         """Deletes a collection and all its items, for good."""
         request = collections_pb2.DeleteCollectionRequest(name=name)
         self._call(self._collections.DeleteCollection, request, timeout)
+
+    @property
+    def jobs(self) -> Jobs:
+        """The searches for duplicates on this server."""
+        return Jobs(self)
 
     def close(self) -> None:
         """Ends the connection, and the engine of an embedded client. Calls under way end in Cancelled."""

@@ -9,27 +9,23 @@ from typing import TYPE_CHECKING, Any, Unpack, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from lookalike import _bulk, _entries, _jobs, _queries, _shared, _streams, _wire
+from lookalike import _bulk, _entries, _queries, _shared, _streams, _wire
+from lookalike._jobs import DuplicateCalls
 from lookalike._queries import SearchOptions
 from lookalike.errors import LookalikeError
 from lookalike.images import ImageLike
 from lookalike.progress import Progress, Tally, observer
 from lookalike.records import (
     AddReport,
-    Calibration,
     CollectionInfo,
-    DuplicateGroup,
-    DuplicateJob,
     Hit,
     Hits,
     Item,
 )
 from lookalike.v1 import (
-    calibration_pb2,
     calibration_pb2_grpc,
     collections_pb2,
     collections_pb2_grpc,
-    duplicates_pb2,
     duplicates_pb2_grpc,
     items_pb2,
     items_pb2_grpc,
@@ -42,7 +38,7 @@ if TYPE_CHECKING:
 PAGE = 1000  # the server's limit for ids and items in one call
 
 
-class Collection:
+class Collection(DuplicateCalls):
     """A named set of items whose descriptors are all of one embedding space. Made by `Client`.
 
     It holds nothing itself: every method asks the server.
@@ -268,66 +264,6 @@ class Collection:
             request = items_pb2.DeleteItemsRequest(collection=self.name, ids=page)
             deleted += self._client._call(self._items.DeleteItems, request, timeout).deleted
         return deleted
-
-    def find_duplicates(
-        self,
-        threshold: float | None = None,
-        *,
-        policy: str = "largest",
-        where: str = "",
-        progress: Callable[[DuplicateJob], None] | None = None,
-    ) -> list[DuplicateGroup]:
-        """Groups of items that show the same picture, the largest group first.
-
-        The collection is seen as it is now. Leaving early, as with Ctrl-C, cancels the job on the server.
-
-        Args:
-            threshold: least similarity of a pair; None means the recipe's own.
-            policy: which item of a group is worth keeping: "largest", "oldest" or "most_connected".
-            where: only items whose attributes fit.
-            progress: called with the job a few times a second.
-        """
-        request = duplicates_pb2.StartDuplicateJobRequest(
-            collection=self.name, threshold=threshold, policy=_wire.policy_to_wire(policy), where=where
-        )
-        return _jobs.run(self._client, self._duplicates, request, progress)
-
-    def calibrate(
-        self,
-        scores: Iterable[float],
-        same: Iterable[bool],
-        pictures: Iterable[int] | None = None,
-        *,
-        precisions: Iterable[float] = (),
-        missed: int = 0,
-        timeout: float | None = None,
-    ) -> Calibration:
-        """Learns which score means which precision, from pairs of a query and an item with the truth of each.
-
-        The thresholds are kept with the collection, in place of those it had. `lookalike calibrate` makes
-        such pairs from copies of the collection's own pictures.
-
-        Args:
-            scores: of each pair, as a search gives them.
-            same: whether both show the same picture; at least 50 pairs do, and some do not.
-            pictures: a number for the picture that each query was made of; pairs of one are not independent.
-            precisions: to find thresholds for; none means 0.90, 0.95 and 0.99.
-            missed: pairs of the same picture that the search did not return.
-
-        Raises FailedPrecondition (FIT_REFUSED) for too few pairs.
-        """
-        pairs = _wire.scored_pairs(scores, same, pictures, missed)
-        request = calibration_pb2.SetCalibrationRequest(
-            collection=self.name, pairs=pairs, precisions=precisions
-        )
-        answer = self._client._call(self._calibration.SetCalibration, request, timeout)
-        return _wire.calibration(answer.calibration)
-
-    def calibration(self, *, timeout: float | None = None) -> Calibration:
-        """The thresholds that `calibrate` kept. Raises FailedPrecondition (NOT_CALIBRATED) without any."""
-        request = calibration_pb2.GetCalibrationRequest(collection=self.name)
-        answer = self._client._call(self._calibration.GetCalibration, request, timeout)
-        return _wire.calibration(answer.calibration)
 
 
 def pages(ids: Iterable[str]) -> Iterator[tuple[str, ...]]:

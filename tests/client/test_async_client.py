@@ -104,6 +104,22 @@ def test_a_cancelled_search_for_duplicates_is_cancelled_on_the_server(talk: Any,
     assert server.cancelled_jobs == ["job-1"]
 
 
+def test_jobs_and_copies_can_be_asked_for(talk: Any) -> None:
+    async def conversation(client: AsyncClient) -> None:
+        shop = await client.create_collection("shop")
+        assert (await shop.add_unless_duplicate(b"cat", id="a")).added
+        assert not (await shop.add_unless_duplicate(b"cat", id="b")).added
+        assert (await shop.check_duplicate(b"cat")).matches[0].id == "a"
+        job = await shop.start_duplicate_job(policy="sharpest")
+        assert (await client.jobs.get(job.id)).policy == "sharpest"
+        assert (await client.jobs.wait(job.id)).state == "succeeded"
+        assert [group async for group in client.jobs.groups(job.id)] == []
+        assert [found.id for found in await client.jobs.all()] == [job.id]
+        await client.jobs.delete(job.id)
+
+    talk(conversation)
+
+
 def test_the_server_describes_itself(talk: Any) -> None:
     async def conversation(client: AsyncClient) -> None:
         assert (await client.info()).version == "9.9"

@@ -216,6 +216,47 @@ def test_a_job_that_does_not_succeed_raises_why(
         shop.find_duplicates()
 
 
+def test_a_search_for_duplicates_asks_for_all_that_was_said(shop: Collection, server: FakeServer) -> None:
+    shop.find_duplicates(precision=0.95, policy="max:rank.stars", since_sequence=9, reference="kept = true")
+    asked = server.job_request
+    assert (asked.precision, asked.since_sequence, asked.reference) == (0.95, 9, "kept = true")
+    assert not asked.HasField("threshold")
+    assert shop.start_duplicate_job(policy="min:price").policy == "min:price"
+
+
+def test_jobs_can_be_listed_waited_for_and_deleted(
+    client: Client, shop: Collection, server: FakeServer
+) -> None:
+    shop.add([b"cat", b"cat"], ids=["a", "b"])
+    job = shop.start_duplicate_job()
+    assert [found.id for found in client.jobs.all("shop")] == [job.id]
+    assert client.jobs.get(job.id).state == "running"
+    assert client.jobs.wait(job.id).state == "succeeded"
+    assert [group.representative_id for group in client.jobs.groups(job.id)] == ["a"]
+    client.jobs.delete(job.id)
+    assert server.deleted_jobs == [job.id]
+
+
+def test_a_job_is_waited_for_while_its_server_is_started_again(
+    client: Client, shop: Collection, server: FakeServer
+) -> None:
+    job = shop.start_duplicate_job()
+    server.fail("watch", *[(grpc.StatusCode.UNAVAILABLE, "DRAINING", "the server is stopping")] * 2)
+    assert client.jobs.wait(job.id).state == "succeeded"
+
+
+def test_a_picture_is_added_unless_a_copy_is_there(shop: Collection) -> None:
+    assert shop.add_unless_duplicate(b"cat", id="a", attributes={"n": 1}).added
+    again = shop.add_unless_duplicate(b"cat", id="b")
+    assert again
+    assert not again.added
+    assert [(match.id, match.attributes) for match in again.matches] == [("a", {"n": 1})]
+    assert shop.check_duplicate(b"cat").matches[0].id == "a"
+    assert not shop.check_duplicate(vector=[1.0, 0.0])
+    with pytest.raises(errors.InvalidArgument, match="one of the two"):
+        shop.check_duplicate()
+
+
 def test_an_unknown_policy_is_told_with_the_known(shop: Collection) -> None:
     with pytest.raises(errors.InvalidArgument, match="largest, oldest, most_connected"):
         shop.find_duplicates(policy="newest")
