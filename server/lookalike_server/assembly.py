@@ -30,6 +30,7 @@ from lookalike_server.errors import ConfigInvalid, ListenFailed
 from lookalike_server.interceptors import CallInterceptor
 from lookalike_server.readiness import Health as EngineHealth
 from lookalike_server.services.calibration import CalibrationServicer
+from lookalike_server.runtimes import choose
 from lookalike_server.services.collections import CollectionServicer
 from lookalike_server.services.duplicates import DuplicateServicer
 from lookalike_server.services.embedding import EmbeddingServicer
@@ -82,9 +83,10 @@ def _recipe(name: str, table: RecipeTable) -> Recipe:
 def make_engine(settings: Settings, recipes: Mapping[str, Recipe]) -> Engine:
     """Loads the models. Raises what they raise, and ConfigInvalid when the device is not there."""
     name = device_name(settings.device)
+    chosen = choose(load_descriptor_models(list(recipes.values())), settings.runtime, name)
     return Engine(
         recipes,
-        Device(load_descriptor_models(list(recipes.values())), name),
+        Device([trial.model for trial in chosen], name, [trial.runtime for trial in chosen]),
         limits=ImageLimits(settings.max_image_bytes, settings.max_image_pixels),
         most_images=settings.queue_images,
         most_bytes=settings.queue_bytes,
@@ -107,7 +109,7 @@ def listen(
 
     Raises ListenFailed.
     """
-    _probe(address)
+    probe(address)
     size = ("grpc.max_receive_message_length", max_message_bytes)
     server = grpc.aio.server(interceptors=[calls], options=[*_OPTIONS, size])
     try:
@@ -117,7 +119,7 @@ def listen(
     return server, address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
 
 
-def _probe(address: str) -> None:
+def probe(address: str) -> None:
     """Binds the address and lets it go, because the operating system's own words are lost in gRPC's.
 
     For a Unix socket it asks whether somebody listens there: gRPC would take its name away.

@@ -27,6 +27,7 @@ _COMMANDS = (
     "collections",
     "token",
     "admin",
+    "doctor",
 )
 _MISUSE = (errors.InvalidArgument, errors.NotFound, errors.AlreadyExists)
 

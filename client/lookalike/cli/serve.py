@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from lookalike.cli.output import fail
 from lookalike.errors import ExtraMissing
 
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_SETTINGS = (
+    click.option("--config", type=click.Path(path_type=Path), help="TOML file with settings."),
+    click.option(
+        "--address", metavar="HOST:PORT", help="Where to listen; or unix:PATH.  [default: 127.0.0.1:50051]"
+    ),
+    click.option("--data", type=click.Path(path_type=Path), help="Folder of the collections."),
+    click.option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.  [default: auto]"),
+    click.option(
+        "--recipes", metavar="A,B", help="Recipes to compute; the first is the default.  [default: all]"
+    ),
+)
+
+
+def setting_options(command: Command) -> Command:
+    """Adds the settings of a server that have a flag."""
+    for option in reversed(_SETTINGS):
+        command = option(command)
+    return command
+
 
 @click.command("serve", short_help="Run the gRPC server.")
-@click.option("--config", type=click.Path(path_type=Path), help="TOML file with settings.")
-@click.option(
-    "--address", metavar="HOST:PORT", help="Where to listen; or unix:PATH.  [default: 127.0.0.1:50051]"
-)
-@click.option("--data", type=click.Path(path_type=Path), help="Folder of the collections.")
-@click.option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.  [default: auto]")
-@click.option(
-    "--recipes", metavar="A,B", help="Recipes to compute; the first is the default.  [default: all]"
-)
+@setting_options
 def command(config: Path | None, recipes: str | None, **flags: Any) -> int:
     """Serves descriptors, collections, search and duplicates over gRPC until SIGTERM or Ctrl-C.
 
