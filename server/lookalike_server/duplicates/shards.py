@@ -156,7 +156,7 @@ def _read(manifest: Path, asked: object) -> dict[str, Any]:
         known = json.loads(manifest.read_bytes())
     except (FileNotFoundError, ValueError):
         return {}
-    same = known.get("version") == _VERSION and known.get("asked") == asked
+    same = isinstance(known, dict) and (known.get("version"), known.get("asked")) == (_VERSION, asked)
     shards: dict[str, Any] = known["shards"] if same else {}
     return shards
 
