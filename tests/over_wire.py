@@ -71,6 +71,10 @@ class Wire:
         self.items: Any = items_pb2_grpc.ItemServiceStub(channel)
         self.search: Any = search_pb2_grpc.SearchServiceStub(channel)
 
+    async def in_thread(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """Runs what blocks, as the blocking client does."""
+        return await asyncio.to_thread(call, *arguments)
+
     async def upsert(
         self, *items: items_pb2.NewItem, collection: str = "shop"
     ) -> items_pb2.UpsertItemsResponse:

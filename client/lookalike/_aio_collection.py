@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Unpack
 
+import grpc
+
 from lookalike import _aio_streams, _bulk, _entries, _queries, _shared, _wire
 from lookalike._aio_jobs import AsyncDuplicateCalls
+from lookalike._backups import BackupFile
 from lookalike._queries import SearchOptions
 from lookalike.collection import PAGE, pages, total_of
 from lookalike.errors import LookalikeError
 from lookalike.images import ImageLike
 from lookalike.progress import Progress, Tally, observer
-from lookalike.records import AddReport, CollectionInfo, Hit, Hits, Item
+from lookalike.records import AddReport, CollectionInfo, Hit, Hits, Item, VerifyReport
 from lookalike.v1 import (
     calibration_pb2_grpc,
     collections_pb2,
@@ -141,6 +145,25 @@ class AsyncCollection(AsyncDuplicateCalls):
             request.page_token = answer.results[0].next_page_token
             if not request.page_token:
                 return
+
+    async def verify(self, *, timeout: float | None = None) -> VerifyReport:
+        """Like `Collection.verify`."""
+        request = collections_pb2.VerifyCollectionRequest(name=self.name)
+        return _wire.verify_report(
+            await self._client._call(self._collections.VerifyCollection, request, timeout)
+        )
+
+    async def backup(self, path: str | os.PathLike[str], *, timeout: float | None = None) -> int:
+        """Like `Collection.backup`."""
+        request = collections_pb2.BackupCollectionRequest(name=self.name)
+        call: Any = self._collections.BackupCollection(request, timeout=timeout)
+        with BackupFile(path) as file:
+            try:
+                async for piece in call:
+                    await asyncio.to_thread(file.take, piece)
+            except grpc.RpcError as error:
+                raise _shared.error_of(error, self._client.target) from None
+        return file.sequence
 
     async def get(
         self,

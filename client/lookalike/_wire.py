@@ -128,6 +128,10 @@ def node(wire: models_pb2.Node) -> records.NodeInfo:
     )
 
 
+def verify_report(wire: collections_pb2.VerifyCollectionResponse) -> records.VerifyReport:
+    return records.VerifyReport(tuple(wire.problems), wire.item_count, wire.segment_count, wire.sequence)
+
+
 def collection_info(wire: collections_pb2.Collection) -> records.CollectionInfo:
     created = wire.create_time.ToDatetime(tzinfo=UTC)
     return records.CollectionInfo(

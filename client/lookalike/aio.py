@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from lookalike import _aio_streams, _bulk, _entries, _shared, _wire
 from lookalike._aio_collection import AsyncCollection
 from lookalike._aio_jobs import AsyncJobs
+from lookalike._backups import pieces
 from lookalike._connection import Access, PathLike
 from lookalike.errors import AlreadyExists
 from lookalike.images import ImageLike
@@ -72,7 +73,7 @@ class AsyncClient:
         self._channel = access.aio_channel()
         self._models = models_pb2_grpc.ModelServiceStub(self._channel)
         self._embedding: Any = embedding_pb2_grpc.EmbeddingServiceStub(self._channel)
-        self._collections = collections_pb2_grpc.CollectionServiceStub(self._channel)
+        self._collections: Any = collections_pb2_grpc.CollectionServiceStub(self._channel)
 
     @classmethod
     async def embedded(cls, data_dir: str | os.PathLike[str] | None = None, **settings: Any) -> Self:
@@ -181,6 +182,16 @@ class AsyncClient:
     def jobs(self) -> AsyncJobs:
         """The searches for duplicates on this server."""
         return AsyncJobs(self)
+
+    async def restore(
+        self, path: str | os.PathLike[str], name: str = "", *, timeout: float | None = None
+    ) -> AsyncCollection:
+        """Like `Client.restore`."""
+        try:
+            answer = await self._collections.RestoreCollection(pieces(path, name), timeout=timeout)
+        except grpc.RpcError as error:
+            raise _shared.error_of(error, self.target) from None
+        return AsyncCollection(self, answer.collection.name)
 
     async def close(self) -> None:
         """Like `Client.close`."""

@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 from numpy.typing import NDArray
 
 from lookalike import _bulk, _entries, _shared, _streams, _wire
+from lookalike._backups import pieces
 from lookalike._connection import Access, PathLike
 from lookalike._jobs import Jobs
 from lookalike.collection import Collection
@@ -207,6 +208,20 @@ class Client:
     def jobs(self) -> Jobs:
         """The searches for duplicates on this server."""
         return Jobs(self)
+
+    def restore(
+        self, path: str | os.PathLike[str], name: str = "", *, timeout: float | None = None
+    ) -> Collection:
+        """Makes a collection of a file that `Collection.backup` wrote, under another name when one is given.
+
+        It is there with all its items, or nothing is. Raises AlreadyExists when the name is taken, DataLoss
+        when the file is damaged.
+        """
+        try:
+            answer = self._collections.RestoreCollection(pieces(path, name), timeout=timeout)
+        except grpc.RpcError as error:
+            raise _shared.error_of(error, self.target) from None
+        return Collection(self, answer.collection.name)
 
     def close(self) -> None:
         """Ends the connection, and the engine of an embedded client. Calls under way end in Cancelled."""

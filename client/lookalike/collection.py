@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Unpack, overload
 
+import grpc
 import numpy as np
 from numpy.typing import NDArray
 
 from lookalike import _bulk, _entries, _queries, _shared, _streams, _wire
+from lookalike._backups import BackupFile
 from lookalike._jobs import DuplicateCalls
 from lookalike._queries import SearchOptions
 from lookalike.errors import LookalikeError
@@ -21,6 +24,7 @@ from lookalike.records import (
     Hit,
     Hits,
     Item,
+    VerifyReport,
 )
 from lookalike.v1 import (
     calibration_pb2_grpc,
@@ -204,6 +208,27 @@ class Collection(DuplicateCalls):
             request.page_token = answer.results[0].next_page_token
             if not request.page_token:
                 return
+
+    def verify(self, *, timeout: float | None = None) -> VerifyReport:
+        """Has the server read everything it stores of this collection, and compare all copies of it."""
+        request = collections_pb2.VerifyCollectionRequest(name=self.name)
+        answer = self._client._call(self._collections.VerifyCollection, request, timeout)
+        return _wire.verify_report(answer)
+
+    def backup(self, path: str | os.PathLike[str], *, timeout: float | None = None) -> int:
+        """Copies the collection, as it is now, to a new file here, while others go on writing.
+
+        Returns the number of the last write in it. The file is whole or not there. `Client.restore` makes a
+        collection of it. Raises FileExistsError when the file is there already.
+        """
+        request = collections_pb2.BackupCollectionRequest(name=self.name)
+        with BackupFile(path) as file:
+            try:
+                for piece in self._collections.BackupCollection(request, timeout=timeout):
+                    file.take(piece)
+            except grpc.RpcError as error:
+                raise _shared.error_of(error, self._client.target) from None
+        return file.sequence
 
     @overload  # a str is also an iterable of str, but never meant so
     def get(  # type: ignore[overload-overlap]

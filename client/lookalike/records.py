@@ -131,6 +131,20 @@ class CollectionInfo(Record):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
+class VerifyReport(Record):
+    """What was compared of a collection, and what is wrong."""
+
+    problems: tuple[str, ...]
+    item_count: int
+    segment_count: int
+    sequence: int
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Item(Record):
     """A stored item. `descriptor` is float32 [dimension] of length 1 where it was asked for, else None."""
 

@@ -9,11 +9,13 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
 import re
 import shutil
+import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -29,10 +31,12 @@ from lookalike_server.errors import (
     CollectionExists,
     CollectionUnknown,
     DataDirectoryBusy,
+    DiskFull,
     StoreUnusable,
 )
 from lookalike_server.schema import sync_folder
 from lookalike_server.store import Store
+from lookalike_server.upkeep import restored
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _NEW, _GONE = ".new-", ".gone-"
@@ -71,25 +75,50 @@ class Catalog:
 
     def create(self, name: str, space: Space) -> Collection:
         """Makes an empty collection. Raises ArgumentInvalid for a bad name, CollectionExists."""
-        if not _NAME.fullmatch(name):
-            raise ArgumentInvalid(
-                f"{name!r} cannot name a collection: use 1 to 63 small letters, digits, '-' and '_', "
-                "beginning with a letter or digit.",
-                field="name",
-            )
+        _check_name(name)
         with self._changing, _usable(self.root):
-            if name in self._open or name in self._broken:
-                raise CollectionExists(f"There is a collection {name!r} already.", collection=name)
+            self._check_free(name)
             draft = self.root / (_NEW + name)
             shutil.rmtree(draft, ignore_errors=True)
             draft.mkdir()
             Store.create(draft / "store.db", name, space)
-            sync_folder(draft)
-            draft.rename(self.root / name)
-            sync_folder(self.root)
-            collection = Collection(self._path(name))
-            self._open[name] = collection
+            return self._adopt(draft, name)
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """Gives a folder for work on files, on the same disk; what is left in it at the end is removed."""
+        with _usable(self.root):
+            folder = Path(tempfile.mkdtemp(prefix=_NEW, dir=self.root))
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def restore(self, draft: Path, name: str = "") -> Collection:
+        """Makes a collection of a scratch folder with a backup as "store.db", under that name or its own.
+
+        Raises ArgumentInvalid, CollectionExists, StoreDamaged, StoreTooNew.
+        """
+        if name:
+            _check_name(name)
+            self._check_free(name)
+        name = restored(draft / "store.db", name)
+        _check_name(name)
+        with self._changing, _usable(self.root):
+            self._check_free(name)
+            return self._adopt(draft, name)
+
+    def _adopt(self, draft: Path, name: str) -> Collection:
+        """Makes the collection of a finished folder happen."""
+        sync_folder(draft)
+        draft.rename(self.root / name)
+        sync_folder(self.root)
+        self._open[name] = collection = Collection(self._path(name))
         return collection
+
+    def _check_free(self, name: str) -> None:
+        if name in self._open or name in self._broken:
+            raise CollectionExists(f"There is a collection {name!r} already.", collection=name)
 
     def get(self, name: str) -> Collection:
         """Returns the collection. Raises CollectionUnknown, or what is wrong with the collection."""
@@ -152,11 +181,22 @@ class Catalog:
             self._broken[name] = error
 
 
+def _check_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise ArgumentInvalid(
+            f"{name!r} cannot name a collection: use 1 to 63 small letters, digits, '-' and '_', "
+            "beginning with a letter or digit.",
+            field="name",
+        )
+
+
 @contextmanager
 def _usable(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(f"The disk of {root} is full. Free some space.", path=str(root)) from error
         raise StoreUnusable(
             f"The data directory {root} cannot be used: {error.strerror or error}. "
             "Check its rights or choose another.",

@@ -16,8 +16,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -26,15 +25,15 @@ from lookalike_extractor.errors import LookalikeError
 from numpy.typing import NDArray
 
 from lookalike_server.answers import Ask, SearchResult, Snapshot
+from lookalike_server.current import Current
 from lookalike_server.errors import ArgumentInvalid, DescriptorInvalid, Draining
 from lookalike_server.filters import parse_filter
-from lookalike_server.parts import Vectors
 from lookalike_server.reader import Reader
 from lookalike_server.rows import Descriptor, NewRow, Row, Written, check_id, unit
 from lookalike_server.schema import Segment
 from lookalike_server.searching import Searcher
-from lookalike_server.segments import Keeper, Rewrite, open_view
-from lookalike_server.store import Store
+from lookalike_server.segments import Keeper, Rewrite
+from lookalike_server.upkeep import Verified, back_up, verified
 from lookalike_server.view import View
 from lookalike_server.writer import Change, Writer
 from lookalike_server.writing import Writing
@@ -51,25 +50,21 @@ class Collection:
     """
 
     def __init__(self, path: Path) -> None:
-        self._store = Store(path)
-        self.name, self.space, self.created = self._store.name, self._store.space, self._store.created
-        try:
-            with self._store.reading() as reader:
-                self._view = open_view(path.parent / "segments", reader, self.space.dimension)
-        except BaseException:
-            self._store.close()
-            raise
-        self._publishing = threading.Lock()
-        self._awaited: list[tuple[int, Future[None]]] = []
+        self._current = Current(path)
+        store = self._current.store
+        self.name, self.space, self.created = store.name, store.space, store.created
         self._use = threading.Condition()
         self._users = 0
         self._closed: LookalikeError | None = None
         self._unsettled = 0
-        self._searcher = Searcher(self._state)
-        self._rewrites: list[Callable[[View], View]] = []
+        self._searcher = Searcher(self.state)
         self._writer = Writer(f"write-{self.name}", self._commit, self._settle)
-        self._keeper = Keeper(path.parent / "segments", lambda: self._view, self._publish_rewrite)
+        self._keeper = Keeper(self._current.segments, lambda: self._view, self._publish_rewrite)
         self._keeper.wake()
+
+    @property
+    def _view(self) -> View:
+        return self._current.view
 
     @property
     def count(self) -> int:
@@ -90,7 +85,7 @@ class Collection:
         self._writer.join()
         with self._use:
             self._use.wait_for(lambda: not self._users)
-        self._store.close()
+        self._current.store.close()
 
     def upsert(self, rows: Sequence[NewRow]) -> Written:
         """Inserts the rows, or replaces those whose ids are there: all or, when it raises, none."""
@@ -138,13 +133,13 @@ class Collection:
         """Returns those items that are there, by id."""
         for item_id in ids:
             check_id(item_id)
-        with self._state() as (reader, _):
+        with self.state() as (reader, _):
             return reader.by_id(ids, descriptors=descriptors)
 
     def list(self, after: int, limit: int, where: str = "", *, descriptors: bool = False) -> list[Row]:
         """Returns the next items that fit after that sequence number, in the order of their last write."""
         condition = parse_filter(where)
-        with self._state() as (reader, _):
+        with self.state() as (reader, _):
             return reader.page(after, limit, condition, descriptors=descriptors)
 
     def search(
@@ -179,13 +174,7 @@ class Collection:
 
     def reached(self, sequence: int) -> Future[None]:
         """Returns a future that is done once searches see that write."""
-        waiting: Future[None] = Future()
-        with self._publishing:
-            if self.sequence >= sequence:
-                waiting.set_result(None)
-            else:
-                self._awaited.append((sequence, waiting))
-        return waiting
+        return self._current.reached(sequence)
 
     def snapshot(self, where: str = "", *, reference: str = "") -> Snapshot:
         """Returns all items that fit, as they are now, with their descriptors float32 [n, d].
@@ -193,7 +182,7 @@ class Collection:
         reference: a second filter; the snapshot says which of the items fit it too. "" means none.
         """
         condition = parse_filter(where)
-        with self._state() as (reader, view):
+        with self.state() as (reader, view):
             rows = reader.page(0, -1, condition)
             keys, vectors = view.snapshot(self._searcher.wanted(reader, condition))
             fitting = reader.keys(parse_filter(reference)) if reference else keys[:0]
@@ -207,6 +196,16 @@ class Collection:
             reference=np.isin(keys, fitting),
         )
 
+    def verify(self) -> Verified:
+        """Reads everything and compares all copies of it."""
+        with self.state() as (reader, view):
+            return verified(reader, view, self._current.segments)
+
+    def back_up(self, path: Path) -> int:
+        """Copies the collection, as it is now, to a new file; returns its sequence number."""
+        with self._in_use():
+            return back_up(self._current.store, path)
+
     def set_document(self, name: str, value_json: str) -> None:
         """Keeps a small JSON text beside the items, in place of that of the same name; "" removes it.
 
@@ -218,7 +217,7 @@ class Collection:
 
     def get_document(self, name: str) -> str | None:
         """Returns what was kept under that name, or None."""
-        with self._state() as (reader, _):
+        with self.state() as (reader, _):
             return reader.document(name)
 
     def check_dimension(self, descriptor: Descriptor, field: str) -> None:
@@ -231,15 +230,10 @@ class Collection:
             )
 
     @contextmanager
-    def _state(self) -> Iterator[tuple[Reader, View]]:
+    def state(self) -> Iterator[tuple[Reader, View]]:
         """Gives store and view after one and the same write."""
-        with self._in_use(), ExitStack() as stack:
-            reader, view = stack.enter_context(self._store.reading()), self._view
-            if view.sequence != reader.sequence:  # between a commit and its publication
-                stack.close()
-                with self._publishing:
-                    reader, view = stack.enter_context(self._store.reading()), self._view
-            yield reader, view
+        with self._in_use(), self._current.state() as state:
+            yield state
 
     @contextmanager
     def _in_use(self) -> Iterator[None]:
@@ -261,52 +255,22 @@ class Collection:
             return self._writer.put(apply)
 
     def _commit(self, changes: Sequence[Change]) -> Sequence[Written]:
-        self._rewrites.clear()
-        with self._store.writing() as writing:
-            results = [change.apply(writing) for change in changes]
-            if not writing.changed:
-                return results
-            keys = np.fromiter(writing.added, np.int64, len(writing.added))
-            vectors: Vectors = np.array([*writing.added.values()], np.float32).reshape(
-                len(keys), self.space.dimension
-            )
-            view = self._view
-            for rewrite in self._rewrites:
-                view = rewrite(view)
-            view = view.changed(writing.sequence, keys, vectors, writing.removed)
-            with self._publishing:
-                writing.commit()
-                self._view = view
-                self._notify()
-        self._unsettled += vectors.nbytes + (len(changes) << 16)
-        if len(view.parts) > 1:
+        results, size = self._current.commit(changes)
+        self._unsettled += size
+        if len(self._view.parts) > 1:
             self._keeper.wake()
         return results
 
-    def _notify(self) -> None:
-        for sequence, waiting in self._awaited:
-            if sequence <= self.sequence and waiting.set_running_or_notify_cancel():
-                waiting.set_result(None)
-        self._awaited = [one for one in self._awaited if not one[1].done()]
-
     def _publish_rewrite(self, rewrite: Rewrite) -> Sequence[Segment]:
-        self._submit(partial(self._rewrite, rewrite)).result()
-        with self._store.reading() as reader:
+        self._submit(partial(self._current.rewrite, rewrite)).result()
+        with self._current.store.reading() as reader:
             return reader.segments()
-
-    def _rewrite(self, rewrite: Rewrite, writing: Writing) -> Written:
-        part = rewrite.part
-        keys = np.empty(0, np.int64) if part is None else part.keys
-        alive = writing.replace_segments(*rewrite.bounds, rewrite.segment, keys)
-        put = None if part is None else replace(part, alive=alive)
-        self._rewrites.append(lambda view: view.rewritten(rewrite.run, put))
-        return Written(writing.sequence)
 
     def _settle(self) -> None:
         if self._unsettled > _SETTLE_BYTES:
             self._unsettled = 0
             try:
-                self._store.settle()
+                self._current.store.settle()
             except Exception:
                 # What was written is safe in the log; the next time may go better.
                 _log.warning(

@@ -41,17 +41,50 @@ class Reader:
         return np.fromiter((k for (k,) in found), np.int64)
 
     def blocks(
-        self, first: int = 0, last: int = 2**63 - 1
+        self, first: int = 0, last: int = 2**63 - 1, *, trusting: bool = False
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """Yields the keys int64 [n] from `first` to `last`, ascending, with their vectors float32 [n, d]."""
+        """Yields the keys int64 [n] from `first` to `last`, ascending, with their vectors float32 [n, d].
+
+        `trusting` leaves out rows of another length instead of raising StoreDamaged for what is damaged.
+        """
         found = self._connection.execute(
             "SELECT k, data, crc FROM vector WHERE k BETWEEN ? AND ? ORDER BY k", (first, last)
         )
         while rows := found.fetchmany(_BLOCK):
-            for k, data, crc in rows:
-                self._check_vector(k, data, crc)
+            if trusting:
+                rows = [row for row in rows if len(row[1]) == 4 * self._dimension]
+            else:
+                for k, data, crc in rows:
+                    self._check_vector(k, data, crc)
             vectors = np.frombuffer(b"".join(data for _, data, _ in rows), "<f4")
             yield np.array([k for k, _, _ in rows], np.int64), vectors.reshape(len(rows), -1)
+
+    def count(self) -> int:
+        """Returns the number of items."""
+        count: int = self._connection.execute("SELECT count(*) FROM item").fetchone()[0]
+        return count
+
+    def damage(self) -> Iterator[str]:
+        """Reads everything and tells, in words, each thing that is not what was written."""
+        for (line,) in self._connection.execute("PRAGMA integrity_check"):
+            if line != "ok":
+                yield f"the database: {line}"
+        for k, *row, crc in self._connection.execute("SELECT k, id, attributes, digest, crc FROM item"):
+            if crc != item_crc(k, *row):
+                yield f"row {k}: the item {row[0]!r} is not what was written"
+        for k, data, crc in self._connection.execute("SELECT k, data, crc FROM vector"):
+            if crc != vector_crc(k, data) or len(data) != 4 * self._dimension:
+                yield f"row {k}: the descriptor is not what was written"
+        for one, other in (("item", "vector"), ("vector", "item")):
+            for (k,) in self._connection.execute(f"SELECT k FROM {one} EXCEPT SELECT k FROM {other}"):
+                yield f"row {k}: there is no {other}"
+        for name, value, crc in self._connection.execute("SELECT name, value, crc FROM document"):
+            if crc != document_crc(name, value):
+                yield f"document {name!r} is not what was written"
+
+    def copy_to(self, other: sqlite3.Connection) -> None:
+        """Copies this state into another database, page by page."""
+        self._connection.backup(other)
 
     def keys(self, where: Filter) -> NDArray[np.int64]:
         """Returns the keys of the items that fit, ascending."""
@@ -85,10 +118,7 @@ class Reader:
             return None
         value: str = row[0]
         if row[1] != document_crc(name, value):
-            raise StoreDamaged(
-                f"{self._path} is damaged at document {name!r}; restore it from a backup.",
-                path=str(self._path),
-            )
+            raise self.damaged(f"document {name!r}")
         return value
 
     def _rows(self, where: str, parameters: Sequence[object], *, descriptors: bool = False) -> Iterator[Row]:
@@ -113,6 +143,9 @@ class Reader:
             raise self._damaged(k)
 
     def _damaged(self, k: int) -> StoreDamaged:
+        return self.damaged(f"row {k}")
+
+    def damaged(self, place: str) -> StoreDamaged:
         return StoreDamaged(
-            f"{self._path} is damaged at row {k}; restore it from a backup.", path=str(self._path)
+            f"{self._path} is damaged at {place}; restore it from a backup.", path=str(self._path)
         )

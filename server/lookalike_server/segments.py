@@ -70,8 +70,12 @@ def _mapped(folder: Path, segment: Segment, dimension: int) -> Part:
     return Part(keys, vectors, n, np.ones(n, np.bool_), sealed=True)
 
 
-def _loaded(folder: Path, segment: Segment, dimension: int) -> Part | None:
-    """Returns the segment's part, or None when its file is not what was written."""
+def is_whole(folder: Path, segment: Segment, dimension: int) -> bool:
+    """Whether the segment's file is what was written."""
+    return _whole(folder, segment, dimension) is not None
+
+
+def _whole(folder: Path, segment: Segment, dimension: int) -> Part | None:
     try:
         size = file_of(folder, segment).stat().st_size
         if size == segment.count * (8 + 4 * dimension):
@@ -80,6 +84,14 @@ def _loaded(folder: Path, segment: Segment, dimension: int) -> Part | None:
                 return part
     except OSError:
         pass
+    return None
+
+
+def _loaded(folder: Path, segment: Segment, dimension: int) -> Part | None:
+    """Returns the segment's part, or None when its file is not what was written."""
+    part = _whole(folder, segment, dimension)
+    if part is not None:
+        return part
     _log.warning("%s is damaged or missing; its items are read from the store", file_of(folder, segment))
     return None
 

@@ -80,6 +80,7 @@ class Store:
             )
         for old in range(version, SCHEMA):
             self._writer.executescript(f"BEGIN; {UPGRADES[old]} PRAGMA user_version={old + 1}; COMMIT;")
+        self._writer.execute("PRAGMA journal_mode=WAL")  # a backup has none
 
     def _describe(self) -> None:
         row = self._writer.execute(
@@ -90,6 +91,11 @@ class Store:
         self.name: str = row[0]
         self.created: float = row[1]
         self.space = Space(id=row[2], dimension=row[3], recipe=row[4], metric=row[5])
+
+    def rename(self, name: str) -> None:
+        with faults(self.path):
+            self._writer.execute("UPDATE collection SET name = ?", (name,))
+        self.name = name
 
     def settle(self) -> None:
         """Moves what the log holds into the file, so that the log can begin anew.

@@ -143,13 +143,13 @@ def test_on_a_full_disk_writes_are_refused_reads_go_on_and_it_recovers(tmp_path:
     with Catalog(tmp_path) as catalog:
         shop = catalog.create("shop", SPACE)
         shop.upsert([row("a", 1, 0)])
-        shop._store._writer.execute("PRAGMA max_page_count = 1")
+        shop._current.store._writer.execute("PRAGMA max_page_count = 1")
         many = [row(f"b{i}", 0, 1, filler="x" * 1000) for i in range(100)]
         with pytest.raises(DiskFull, match="disk is full"):
             shop.upsert(many)
         assert [hit.id for hit in shop.search(pointing(1, 0)[None], 5).hits[0]] == ["a"]
         assert (shop.count, list(shop.get(["a", "b0"]))) == (1, ["a"])
-        shop._store._writer.execute("PRAGMA max_page_count = 1000000")
+        shop._current.store._writer.execute("PRAGMA max_page_count = 1000000")
         shop.upsert(many)
         assert shop.count == 101
 
@@ -161,7 +161,7 @@ def test_one_failing_change_does_not_fail_those_that_shared_its_transaction(tmp_
         def fail(_: object) -> None:
             raise RuntimeError("a fault of ours")
 
-        with shop._publishing:  # holds the first commit back, so that the others share the next
+        with shop._current._publishing:  # holds the first commit back, so that the others share the next
             first = shop.submit_upsert([row("first")])
             futures = [shop.submit_upsert([row("a")]), shop._submit(fail), shop.submit_upsert([row("b")])]  # type: ignore[arg-type]
         assert first.result().inserted == futures[0].result().inserted == futures[2].result().inserted == 1
@@ -173,7 +173,7 @@ def test_one_failing_change_does_not_fail_those_that_shared_its_transaction(tmp_
 def test_a_cancelled_write_that_has_not_begun_leaves_nothing(tmp_path: Path) -> None:
     with Catalog(tmp_path) as catalog:
         shop = catalog.create("shop", SPACE)
-        with shop._publishing:
+        with shop._current._publishing:
             shop.submit_upsert([row("first")])
             while not shop._writer._line.empty():
                 pass

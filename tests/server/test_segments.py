@@ -123,7 +123,7 @@ def test_deleted_rows_pile_up_neither_in_memory_nor_on_disk(tmp_path: Path) -> N
         settled(shop)
         assert nearest(shop) == []
         assert len(os.listdir(tmp_path / "shop" / "segments")) <= 1
-        with shop._store.reading() as reader:
+        with shop._current.store.reading() as reader:
             assert len(reader.gone()) <= 8
 
 

@@ -1,4 +1,4 @@
-"""`lookalike collections`: what is stored, and an end to what is not wanted."""
+"""`lookalike collections`: what is stored, whether it is whole, copies of it, an end to it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 import click
 
 from lookalike.cli.connection import connect, place_options
-from lookalike.cli.output import print_json, print_table, say
+from lookalike.cli.output import interruptible, plural, print_json, print_table, say
 
 
-@click.group("collections", short_help="List or delete collections.")
+@click.group("collections", short_help="List, verify, copy, restore or delete collections.")
 def command() -> None:
-    """Lists and deletes collections."""
+    """Lists, verifies, copies, restores and deletes collections."""
 
 
 @command.command("list")
@@ -44,3 +44,45 @@ def delete(name: str, yes: bool, server: str | None, data: Path | None) -> None:
             click.confirm(f"Delete {name} with {count:,} items?", abort=True, err=True)
         client.delete_collection(name)
     say(f"deleted {name}")
+
+
+@command.command("verify")
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
+@place_options
+def verify(name: str, as_json: bool, server: str | None, data: Path | None) -> int:
+    """Reads all that is stored of a collection and compares all copies of it. Ends with 1 for a fault."""
+    with connect(server, data) as client:
+        report = client.collection(name).verify()
+    if as_json:
+        print_json(asdict(report))
+    else:
+        for problem in report.problems:
+            say(problem)
+        faults = plural(len(report.problems), "fault") if report.problems else "no faults"
+        say(f"{name}: {faults} in {report.item_count:,} items and {report.segment_count:,} segments")
+    return 1 if report.problems else 0
+
+
+@command.command("backup")
+@click.argument("name")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@place_options
+def backup(name: str, file: Path, server: str | None, data: Path | None) -> None:
+    """Copies a collection to FILE, as it is now. Others may go on writing to it."""
+    with connect(server, data) as client, interruptible("no file was written"):
+        sequence = client.collection(name).backup(file)
+    say(f"{name} up to write {sequence} is in {file}, {file.stat().st_size / 1e6:,.1f} MB")
+
+
+@command.command("restore")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("name", required=False, default="")
+@place_options
+def restore(file: Path, name: str, server: str | None, data: Path | None) -> None:
+    """Makes a collection of a FILE that `backup` wrote, under its old name or NAME."""
+    if not file.is_file():
+        raise click.UsageError(f"there is no file {str(file)!r}")
+    with connect(server, data) as client, interruptible("nothing was restored"):
+        info = client.restore(file, name).info()
+    say(f"{info.name} is there again, with {info.item_count:,} items")

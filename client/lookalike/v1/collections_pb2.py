@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from lookalike.v1 import types_pb2 as lookalike_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1elookalike/v1/collections.proto\x12\x0clookalike.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18lookalike/v1/types.proto\"\xae\x01\n\nCollection\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06recipe\x18\x02 \x01(\t\x12+\n\x05space\x18\x03 \x01(\x0b\x32\x1c.lookalike.v1.EmbeddingSpace\x12\x12\n\nitem_count\x18\x04 \x01(\x04\x12\x10\n\x08sequence\x18\x05 \x01(\x04\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"7\n\x17\x43reateCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06recipe\x18\x02 \x01(\t\"H\n\x18\x43reateCollectionResponse\x12,\n\ncollection\x18\x01 \x01(\x0b\x32\x18.lookalike.v1.Collection\"$\n\x14GetCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"E\n\x15GetCollectionResponse\x12,\n\ncollection\x18\x01 \x01(\x0b\x32\x18.lookalike.v1.Collection\"\x18\n\x16ListCollectionsRequest\"H\n\x17ListCollectionsResponse\x12-\n\x0b\x63ollections\x18\x01 \x03(\x0b\x32\x18.lookalike.v1.Collection\"\'\n\x17\x44\x65leteCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1a\n\x18\x44\x65leteCollectionResponse2\x9d\x03\n\x11\x43ollectionService\x12\x61\n\x10\x43reateCollection\x12%.lookalike.v1.CreateCollectionRequest\x1a&.lookalike.v1.CreateCollectionResponse\x12]\n\rGetCollection\x12\".lookalike.v1.GetCollectionRequest\x1a#.lookalike.v1.GetCollectionResponse\"\x03\x90\x02\x01\x12\x63\n\x0fListCollections\x12$.lookalike.v1.ListCollectionsRequest\x1a%.lookalike.v1.ListCollectionsResponse\"\x03\x90\x02\x01\x12\x61\n\x10\x44\x65leteCollection\x12%.lookalike.v1.DeleteCollectionRequest\x1a&.lookalike.v1.DeleteCollectionResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1elookalike/v1/collections.proto\x12\x0clookalike.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18lookalike/v1/types.proto\"\xae\x01\n\nCollection\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06recipe\x18\x02 \x01(\t\x12+\n\x05space\x18\x03 \x01(\x0b\x32\x1c.lookalike.v1.EmbeddingSpace\x12\x12\n\nitem_count\x18\x04 \x01(\x04\x12\x10\n\x08sequence\x18\x05 \x01(\x04\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"7\n\x17\x43reateCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06recipe\x18\x02 \x01(\t\"H\n\x18\x43reateCollectionResponse\x12,\n\ncollection\x18\x01 \x01(\x0b\x32\x18.lookalike.v1.Collection\"$\n\x14GetCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"E\n\x15GetCollectionResponse\x12,\n\ncollection\x18\x01 \x01(\x0b\x32\x18.lookalike.v1.Collection\"\x18\n\x16ListCollectionsRequest\"H\n\x17ListCollectionsResponse\x12-\n\x0b\x63ollections\x18\x01 \x03(\x0b\x32\x18.lookalike.v1.Collection\"\'\n\x17\x44\x65leteCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1a\n\x18\x44\x65leteCollectionResponse\"\'\n\x17VerifyCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"i\n\x18VerifyCollectionResponse\x12\x10\n\x08problems\x18\x01 \x03(\t\x12\x12\n\nitem_count\x18\x02 \x01(\x04\x12\x15\n\rsegment_count\x18\x03 \x01(\x04\x12\x10\n\x08sequence\x18\x04 \x01(\x04\"\'\n\x17\x42\x61\x63kupCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"J\n\x18\x42\x61\x63kupCollectionResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12\x10\n\x08sequence\x18\x03 \x01(\x04\"6\n\x18RestoreCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"I\n\x19RestoreCollectionResponse\x12,\n\ncollection\x18\x01 \x01(\x0b\x32\x18.lookalike.v1.Collection2\xd2\x05\n\x11\x43ollectionService\x12\x61\n\x10\x43reateCollection\x12%.lookalike.v1.CreateCollectionRequest\x1a&.lookalike.v1.CreateCollectionResponse\x12]\n\rGetCollection\x12\".lookalike.v1.GetCollectionRequest\x1a#.lookalike.v1.GetCollectionResponse\"\x03\x90\x02\x01\x12\x63\n\x0fListCollections\x12$.lookalike.v1.ListCollectionsRequest\x1a%.lookalike.v1.ListCollectionsResponse\"\x03\x90\x02\x01\x12\x61\n\x10\x44\x65leteCollection\x12%.lookalike.v1.DeleteCollectionRequest\x1a&.lookalike.v1.DeleteCollectionResponse\x12\x66\n\x10VerifyCollection\x12%.lookalike.v1.VerifyCollectionRequest\x1a&.lookalike.v1.VerifyCollectionResponse\"\x03\x90\x02\x01\x12\x63\n\x10\x42\x61\x63kupCollection\x12%.lookalike.v1.BackupCollectionRequest\x1a&.lookalike.v1.BackupCollectionResponse0\x01\x12\x66\n\x11RestoreCollection\x12&.lookalike.v1.RestoreCollectionRequest\x1a\'.lookalike.v1.RestoreCollectionResponse(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,6 +37,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COLLECTIONSERVICE'].methods_by_name['GetCollection']._serialized_options = b'\220\002\001'
   _globals['_COLLECTIONSERVICE'].methods_by_name['ListCollections']._loaded_options = None
   _globals['_COLLECTIONSERVICE'].methods_by_name['ListCollections']._serialized_options = b'\220\002\001'
+  _globals['_COLLECTIONSERVICE'].methods_by_name['VerifyCollection']._loaded_options = None
+  _globals['_COLLECTIONSERVICE'].methods_by_name['VerifyCollection']._serialized_options = b'\220\002\001'
   _globals['_COLLECTION']._serialized_start=108
   _globals['_COLLECTION']._serialized_end=282
   _globals['_CREATECOLLECTIONREQUEST']._serialized_start=284
@@ -55,6 +57,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELETECOLLECTIONREQUEST']._serialized_end=663
   _globals['_DELETECOLLECTIONRESPONSE']._serialized_start=665
   _globals['_DELETECOLLECTIONRESPONSE']._serialized_end=691
-  _globals['_COLLECTIONSERVICE']._serialized_start=694
-  _globals['_COLLECTIONSERVICE']._serialized_end=1107
+  _globals['_VERIFYCOLLECTIONREQUEST']._serialized_start=693
+  _globals['_VERIFYCOLLECTIONREQUEST']._serialized_end=732
+  _globals['_VERIFYCOLLECTIONRESPONSE']._serialized_start=734
+  _globals['_VERIFYCOLLECTIONRESPONSE']._serialized_end=839
+  _globals['_BACKUPCOLLECTIONREQUEST']._serialized_start=841
+  _globals['_BACKUPCOLLECTIONREQUEST']._serialized_end=880
+  _globals['_BACKUPCOLLECTIONRESPONSE']._serialized_start=882
+  _globals['_BACKUPCOLLECTIONRESPONSE']._serialized_end=956
+  _globals['_RESTORECOLLECTIONREQUEST']._serialized_start=958
+  _globals['_RESTORECOLLECTIONREQUEST']._serialized_end=1012
+  _globals['_RESTORECOLLECTIONRESPONSE']._serialized_start=1014
+  _globals['_RESTORECOLLECTIONRESPONSE']._serialized_end=1087
+  _globals['_COLLECTIONSERVICE']._serialized_start=1090
+  _globals['_COLLECTIONSERVICE']._serialized_end=1812
 # @@protoc_insertion_point(module_scope)

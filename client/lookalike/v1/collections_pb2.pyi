@@ -208,3 +208,142 @@ class DeleteCollectionResponse(google.protobuf.message.Message):
     ) -> None: ...
 
 global___DeleteCollectionResponse = DeleteCollectionResponse
+
+@typing.final
+class VerifyCollectionRequest(google.protobuf.message.Message):
+    """VerifyCollectionRequest names the collection to verify."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Name of the collection. Required."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name"]) -> None: ...
+
+global___VerifyCollectionRequest = VerifyCollectionRequest
+
+@typing.final
+class VerifyCollectionResponse(google.protobuf.message.Message):
+    """VerifyCollectionResponse tells what was compared."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROBLEMS_FIELD_NUMBER: builtins.int
+    ITEM_COUNT_FIELD_NUMBER: builtins.int
+    SEGMENT_COUNT_FIELD_NUMBER: builtins.int
+    SEQUENCE_FIELD_NUMBER: builtins.int
+    item_count: builtins.int
+    """Items that were compared."""
+    segment_count: builtins.int
+    """Segment files that were compared."""
+    sequence: builtins.int
+    """Sequence number of the last write that was compared."""
+    @property
+    def problems(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What is wrong, in words, at most 1000 lines; empty when all is well."""
+
+    def __init__(
+        self,
+        *,
+        problems: collections.abc.Iterable[builtins.str] | None = ...,
+        item_count: builtins.int = ...,
+        segment_count: builtins.int = ...,
+        sequence: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["item_count", b"item_count", "problems", b"problems", "segment_count", b"segment_count", "sequence", b"sequence"]) -> None: ...
+
+global___VerifyCollectionResponse = VerifyCollectionResponse
+
+@typing.final
+class BackupCollectionRequest(google.protobuf.message.Message):
+    """BackupCollectionRequest names the collection to copy."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Name of the collection. Required."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name"]) -> None: ...
+
+global___BackupCollectionRequest = BackupCollectionRequest
+
+@typing.final
+class BackupCollectionResponse(google.protobuf.message.Message):
+    """BackupCollectionResponse is one piece of the file."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: builtins.int
+    DIGEST_FIELD_NUMBER: builtins.int
+    SEQUENCE_FIELD_NUMBER: builtins.int
+    data: builtins.bytes
+    """The next bytes of the file. Empty in the last message."""
+    digest: builtins.bytes
+    """SHA-256 of the whole file. Only in the last message."""
+    sequence: builtins.int
+    """Sequence number of the last write in the copy. Only in the last message."""
+    def __init__(
+        self,
+        *,
+        data: builtins.bytes = ...,
+        digest: builtins.bytes = ...,
+        sequence: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["data", b"data", "digest", b"digest", "sequence", b"sequence"]) -> None: ...
+
+global___BackupCollectionResponse = BackupCollectionResponse
+
+@typing.final
+class RestoreCollectionRequest(google.protobuf.message.Message):
+    """RestoreCollectionRequest is one piece of the file."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    DATA_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Name of the new collection; empty means the name that the file tells. Only
+    in the first message.
+    """
+    data: builtins.bytes
+    """The next bytes of the file."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        data: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["data", b"data", "name", b"name"]) -> None: ...
+
+global___RestoreCollectionRequest = RestoreCollectionRequest
+
+@typing.final
+class RestoreCollectionResponse(google.protobuf.message.Message):
+    """RestoreCollectionResponse holds the collection that was restored."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: builtins.int
+    @property
+    def collection(self) -> global___Collection:
+        """As it is now."""
+
+    def __init__(
+        self,
+        *,
+        collection: global___Collection | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["collection", b"collection"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["collection", b"collection"]) -> None: ...
+
+global___RestoreCollectionResponse = RestoreCollectionResponse

@@ -56,6 +56,21 @@ class CollectionServiceStub(object):
                 request_serializer=lookalike_dot_v1_dot_collections__pb2.DeleteCollectionRequest.SerializeToString,
                 response_deserializer=lookalike_dot_v1_dot_collections__pb2.DeleteCollectionResponse.FromString,
                 _registered_method=True)
+        self.VerifyCollection = channel.unary_unary(
+                '/lookalike.v1.CollectionService/VerifyCollection',
+                request_serializer=lookalike_dot_v1_dot_collections__pb2.VerifyCollectionRequest.SerializeToString,
+                response_deserializer=lookalike_dot_v1_dot_collections__pb2.VerifyCollectionResponse.FromString,
+                _registered_method=True)
+        self.BackupCollection = channel.unary_stream(
+                '/lookalike.v1.CollectionService/BackupCollection',
+                request_serializer=lookalike_dot_v1_dot_collections__pb2.BackupCollectionRequest.SerializeToString,
+                response_deserializer=lookalike_dot_v1_dot_collections__pb2.BackupCollectionResponse.FromString,
+                _registered_method=True)
+        self.RestoreCollection = channel.stream_unary(
+                '/lookalike.v1.CollectionService/RestoreCollection',
+                request_serializer=lookalike_dot_v1_dot_collections__pb2.RestoreCollectionRequest.SerializeToString,
+                response_deserializer=lookalike_dot_v1_dot_collections__pb2.RestoreCollectionResponse.FromString,
+                _registered_method=True)
 
 
 class CollectionServiceServicer(object):
@@ -94,6 +109,37 @@ class CollectionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def VerifyCollection(self, request, context):
+        """Compares all that is stored of a collection: the database with itself, each
+        row with its checksum, what searches look at with the rows, and the segment
+        files with their checksums. It reads everything; writes and searches go on.
+        A collection that could not be opened answers with the reason, as every
+        other call does.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BackupCollection(self, request, context):
+        """Sends a copy of a collection as it is at one moment, while writes and
+        searches go on. The chunks put together are a file from which
+        RestoreCollection makes the collection again. The server needs free disk
+        for one such file; RESOURCE_EXHAUSTED with reason DISK_FULL otherwise.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestoreCollection(self, request_iterator, context):
+        """Makes a collection from such a file. It is there when the call returns, or
+        nothing is: DATA_LOSS with reason STORE_DAMAGED when the file is not what
+        was sent, FAILED_PRECONDITION with reason STORE_TOO_NEW when a newer server
+        wrote it, ALREADY_EXISTS when the name is taken.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CollectionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -116,6 +162,21 @@ def add_CollectionServiceServicer_to_server(servicer, server):
                     servicer.DeleteCollection,
                     request_deserializer=lookalike_dot_v1_dot_collections__pb2.DeleteCollectionRequest.FromString,
                     response_serializer=lookalike_dot_v1_dot_collections__pb2.DeleteCollectionResponse.SerializeToString,
+            ),
+            'VerifyCollection': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifyCollection,
+                    request_deserializer=lookalike_dot_v1_dot_collections__pb2.VerifyCollectionRequest.FromString,
+                    response_serializer=lookalike_dot_v1_dot_collections__pb2.VerifyCollectionResponse.SerializeToString,
+            ),
+            'BackupCollection': grpc.unary_stream_rpc_method_handler(
+                    servicer.BackupCollection,
+                    request_deserializer=lookalike_dot_v1_dot_collections__pb2.BackupCollectionRequest.FromString,
+                    response_serializer=lookalike_dot_v1_dot_collections__pb2.BackupCollectionResponse.SerializeToString,
+            ),
+            'RestoreCollection': grpc.stream_unary_rpc_method_handler(
+                    servicer.RestoreCollection,
+                    request_deserializer=lookalike_dot_v1_dot_collections__pb2.RestoreCollectionRequest.FromString,
+                    response_serializer=lookalike_dot_v1_dot_collections__pb2.RestoreCollectionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -228,6 +289,87 @@ class CollectionService(object):
             '/lookalike.v1.CollectionService/DeleteCollection',
             lookalike_dot_v1_dot_collections__pb2.DeleteCollectionRequest.SerializeToString,
             lookalike_dot_v1_dot_collections__pb2.DeleteCollectionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyCollection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lookalike.v1.CollectionService/VerifyCollection',
+            lookalike_dot_v1_dot_collections__pb2.VerifyCollectionRequest.SerializeToString,
+            lookalike_dot_v1_dot_collections__pb2.VerifyCollectionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BackupCollection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/lookalike.v1.CollectionService/BackupCollection',
+            lookalike_dot_v1_dot_collections__pb2.BackupCollectionRequest.SerializeToString,
+            lookalike_dot_v1_dot_collections__pb2.BackupCollectionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestoreCollection(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/lookalike.v1.CollectionService/RestoreCollection',
+            lookalike_dot_v1_dot_collections__pb2.RestoreCollectionRequest.SerializeToString,
+            lookalike_dot_v1_dot_collections__pb2.RestoreCollectionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -53,6 +53,37 @@ class CollectionServiceStub:
     none of that name.
     """
 
+    VerifyCollection: grpc.UnaryUnaryMultiCallable[
+        lookalike.v1.collections_pb2.VerifyCollectionRequest,
+        lookalike.v1.collections_pb2.VerifyCollectionResponse,
+    ]
+    """Compares all that is stored of a collection: the database with itself, each
+    row with its checksum, what searches look at with the rows, and the segment
+    files with their checksums. It reads everything; writes and searches go on.
+    A collection that could not be opened answers with the reason, as every
+    other call does.
+    """
+
+    BackupCollection: grpc.UnaryStreamMultiCallable[
+        lookalike.v1.collections_pb2.BackupCollectionRequest,
+        lookalike.v1.collections_pb2.BackupCollectionResponse,
+    ]
+    """Sends a copy of a collection as it is at one moment, while writes and
+    searches go on. The chunks put together are a file from which
+    RestoreCollection makes the collection again. The server needs free disk
+    for one such file; RESOURCE_EXHAUSTED with reason DISK_FULL otherwise.
+    """
+
+    RestoreCollection: grpc.StreamUnaryMultiCallable[
+        lookalike.v1.collections_pb2.RestoreCollectionRequest,
+        lookalike.v1.collections_pb2.RestoreCollectionResponse,
+    ]
+    """Makes a collection from such a file. It is there when the call returns, or
+    nothing is: DATA_LOSS with reason STORE_DAMAGED when the file is not what
+    was sent, FAILED_PRECONDITION with reason STORE_TOO_NEW when a newer server
+    wrote it, ALREADY_EXISTS when the name is taken.
+    """
+
 class CollectionServiceAsyncStub:
     """CollectionService keeps named sets of items. A collection is bound to one
     embedding space for life.
@@ -86,6 +117,37 @@ class CollectionServiceAsyncStub:
     ]
     """Deletes a collection and all its items, for good. NOT_FOUND when there is
     none of that name.
+    """
+
+    VerifyCollection: grpc.aio.UnaryUnaryMultiCallable[
+        lookalike.v1.collections_pb2.VerifyCollectionRequest,
+        lookalike.v1.collections_pb2.VerifyCollectionResponse,
+    ]
+    """Compares all that is stored of a collection: the database with itself, each
+    row with its checksum, what searches look at with the rows, and the segment
+    files with their checksums. It reads everything; writes and searches go on.
+    A collection that could not be opened answers with the reason, as every
+    other call does.
+    """
+
+    BackupCollection: grpc.aio.UnaryStreamMultiCallable[
+        lookalike.v1.collections_pb2.BackupCollectionRequest,
+        lookalike.v1.collections_pb2.BackupCollectionResponse,
+    ]
+    """Sends a copy of a collection as it is at one moment, while writes and
+    searches go on. The chunks put together are a file from which
+    RestoreCollection makes the collection again. The server needs free disk
+    for one such file; RESOURCE_EXHAUSTED with reason DISK_FULL otherwise.
+    """
+
+    RestoreCollection: grpc.aio.StreamUnaryMultiCallable[
+        lookalike.v1.collections_pb2.RestoreCollectionRequest,
+        lookalike.v1.collections_pb2.RestoreCollectionResponse,
+    ]
+    """Makes a collection from such a file. It is there when the call returns, or
+    nothing is: DATA_LOSS with reason STORE_DAMAGED when the file is not what
+    was sent, FAILED_PRECONDITION with reason STORE_TOO_NEW when a newer server
+    wrote it, ALREADY_EXISTS when the name is taken.
     """
 
 class CollectionServiceServicer(metaclass=abc.ABCMeta):
@@ -129,6 +191,43 @@ class CollectionServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[lookalike.v1.collections_pb2.DeleteCollectionResponse, collections.abc.Awaitable[lookalike.v1.collections_pb2.DeleteCollectionResponse]]:
         """Deletes a collection and all its items, for good. NOT_FOUND when there is
         none of that name.
+        """
+
+    @abc.abstractmethod
+    def VerifyCollection(
+        self,
+        request: lookalike.v1.collections_pb2.VerifyCollectionRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[lookalike.v1.collections_pb2.VerifyCollectionResponse, collections.abc.Awaitable[lookalike.v1.collections_pb2.VerifyCollectionResponse]]:
+        """Compares all that is stored of a collection: the database with itself, each
+        row with its checksum, what searches look at with the rows, and the segment
+        files with their checksums. It reads everything; writes and searches go on.
+        A collection that could not be opened answers with the reason, as every
+        other call does.
+        """
+
+    @abc.abstractmethod
+    def BackupCollection(
+        self,
+        request: lookalike.v1.collections_pb2.BackupCollectionRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[lookalike.v1.collections_pb2.BackupCollectionResponse], collections.abc.AsyncIterator[lookalike.v1.collections_pb2.BackupCollectionResponse]]:
+        """Sends a copy of a collection as it is at one moment, while writes and
+        searches go on. The chunks put together are a file from which
+        RestoreCollection makes the collection again. The server needs free disk
+        for one such file; RESOURCE_EXHAUSTED with reason DISK_FULL otherwise.
+        """
+
+    @abc.abstractmethod
+    def RestoreCollection(
+        self,
+        request_iterator: _MaybeAsyncIterator[lookalike.v1.collections_pb2.RestoreCollectionRequest],
+        context: _ServicerContext,
+    ) -> typing.Union[lookalike.v1.collections_pb2.RestoreCollectionResponse, collections.abc.Awaitable[lookalike.v1.collections_pb2.RestoreCollectionResponse]]:
+        """Makes a collection from such a file. It is there when the call returns, or
+        nothing is: DATA_LOSS with reason STORE_DAMAGED when the file is not what
+        was sent, FAILED_PRECONDITION with reason STORE_TOO_NEW when a newer server
+        wrote it, ALREADY_EXISTS when the name is taken.
         """
 
 def add_CollectionServiceServicer_to_server(servicer: CollectionServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
