@@ -78,6 +78,7 @@ class FakeServer(
         self.job_state = duplicates_pb2.JOB_STATE_SUCCEEDED
         self.cancelled_jobs: list[str] = []
         self.deleted_jobs: list[str] = []
+        self._job = duplicates_pb2.DuplicateJob()
         self._server = grpc.server(
             futures.ThreadPoolExecutor(8), options=[("grpc.max_receive_message_length", 2**20)]
         )
@@ -310,6 +311,7 @@ class FakeServer(
 
     def StartDuplicateJob(self, request: Any, context: Any) -> duplicates_pb2.StartDuplicateJobResponse:
         self._collection(request.collection, context)
+        self._enter("StartDuplicateJob", context)
         self.job_request = request
         self._job = duplicates_pb2.DuplicateJob(
             id="job-1",
@@ -317,10 +319,17 @@ class FakeServer(
             threshold=request.threshold if request.HasField("threshold") else 0.9,
             policy=request.policy,
             policy_attribute=request.policy_attribute,
+            since_sequence=request.since_sequence,
+            precision=request.precision,
+            reference=request.reference,
             state=duplicates_pb2.JOB_STATE_RUNNING,
             items_total=len(self.collections[request.collection]),
         )
         return duplicates_pb2.StartDuplicateJobResponse(job=self._job)
+
+    def leave_job(self) -> None:
+        """The last job is as it was when its client was killed."""
+        self._job.state = duplicates_pb2.JOB_STATE_RUNNING
 
     def WatchDuplicateJob(
         self, request: Any, context: Any
@@ -339,7 +348,7 @@ class FakeServer(
         return duplicates_pb2.GetDuplicateJobResponse(job=self._job)
 
     def ListDuplicateJobs(self, request: Any, context: Any) -> duplicates_pb2.ListDuplicateJobsResponse:
-        jobs = [self._job] if request.collection in ("", self._job.collection) else []
+        jobs = [self._job] if self._job.id and request.collection in ("", self._job.collection) else []
         return duplicates_pb2.ListDuplicateJobsResponse(jobs=jobs)
 
     def DeleteDuplicateJob(self, request: Any, context: Any) -> duplicates_pb2.DeleteDuplicateJobResponse:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -83,6 +83,18 @@ class AsyncJobs:
                 return
             request.page_token = answer.next_page_token
 
+    async def finish(self, job_id: str, progress: Watcher | None = None) -> list[DuplicateGroup]:
+        """Like `Jobs.finish`."""
+        try:
+            await self.wait(job_id, progress)
+            return [group async for group in self.groups(job_id)]
+        except Unavailable:
+            raise  # it goes on when the server is back
+        except BaseException:
+            with suppress(LookalikeError):  # the caller should see the reason for leaving
+                await self.cancel(job_id, timeout=CANCEL_SECONDS)
+            raise
+
     async def cancel(self, job_id: str, *, timeout: float | None = None) -> DuplicateJob:
         """Like `Jobs.cancel`."""
         request = pb.CancelDuplicateJobRequest(job_id=job_id)
@@ -122,15 +134,7 @@ class AsyncDuplicateCalls:
             since_sequence=since_sequence,
             reference=reference,
         )
-        jobs = self._client.jobs
-        try:
-            await jobs.wait(job.id, progress)
-            return [group async for group in jobs.groups(job.id)]
-        except Unavailable:
-            raise  # the job goes on when the server is back
-        except BaseException:
-            await _cancel(jobs, job.id)
-            raise
+        return await self._client.jobs.finish(job.id, progress)
 
     async def start_duplicate_job(
         self,
@@ -184,11 +188,3 @@ class AsyncDuplicateCalls:
         request = pb.AddUnlessDuplicateRequest(collection=self.name, item=item, threshold=threshold)
         answer = await self._client._call(self._duplicates.AddUnlessDuplicate, request, timeout)
         return messages.outcome(answer, added=answer.added)
-
-
-async def _cancel(jobs: AsyncJobs, job_id: str) -> None:
-    """Best effort: what the caller should see is the reason for leaving."""
-    try:
-        await jobs.cancel(job_id, timeout=CANCEL_SECONDS)
-    except LookalikeError:
-        return

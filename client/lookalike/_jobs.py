@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -92,6 +92,18 @@ class Jobs:
                 return
             request.page_token = answer.next_page_token
 
+    def finish(self, job_id: str, progress: Watcher | None = None) -> list[DuplicateGroup]:
+        """Waits for a job and returns its groups. Leaving early, as with Ctrl-C, cancels it."""
+        try:
+            self.wait(job_id, progress)
+            return list(self.groups(job_id))
+        except Unavailable:
+            raise  # it goes on when the server is back
+        except BaseException:
+            with suppress(LookalikeError):  # the caller should see the reason for leaving
+                self.cancel(job_id, timeout=CANCEL_SECONDS)
+            raise
+
     def cancel(self, job_id: str, *, timeout: float | None = None) -> DuplicateJob:
         """Stops a job; one that has ended stays as it is."""
         request = pb.CancelDuplicateJobRequest(job_id=job_id)
@@ -145,15 +157,7 @@ class DuplicateCalls:
             since_sequence=since_sequence,
             reference=reference,
         )
-        jobs = self._client.jobs
-        try:
-            jobs.wait(job.id, progress)
-            return list(jobs.groups(job.id))
-        except Unavailable:
-            raise  # the job goes on when the server is back
-        except BaseException:
-            _cancel(jobs, job.id)
-            raise
+        return self._client.jobs.finish(job.id, progress)
 
     def start_duplicate_job(
         self,
@@ -204,11 +208,3 @@ class DuplicateCalls:
         request = pb.AddUnlessDuplicateRequest(collection=self.name, item=item, threshold=threshold)
         answer = self._client._call(self._duplicates.AddUnlessDuplicate, request, timeout)
         return messages.outcome(answer, added=answer.added)
-
-
-def _cancel(jobs: Jobs, job_id: str) -> None:
-    """Best effort: what the caller should see is the reason for leaving."""
-    try:
-        jobs.cancel(job_id, timeout=CANCEL_SECONDS)
-    except LookalikeError:
-        return

@@ -10,11 +10,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from fake_server import DIMENSION, FakeServer, descriptor
 from lookalike.cli.app import run
-from lookalike.cli.photos import find_photos
+from lookalike.cli.photos import find_photos, sharpness
 from photos import encode, photo
 
 
@@ -115,6 +117,95 @@ def test_a_report_that_cannot_be_written_is_told_before_the_work(
     assert shell("duplicates", album, flag, output) == 2
     assert "no folder 'nowhere'" in shell.err
     assert server.calls == {}
+
+
+def test_copies_of_a_reference_are_asked_for_by_an_attribute(
+    shell: Shell, album: Path, server: FakeServer
+) -> None:
+    assert shell("duplicates", album, "--against", album / "sub", "--policy", "max:stars.count") == 0
+    assert server.job_request.reference == "reference = true"
+    assert server.job_request.policy_attribute == "stars.count"
+    (items,) = server.collections.values()
+    marked = {Path(i).name: "reference" in json.loads(item.attributes_json) for i, item in items.items()}
+    assert marked == {"cat.jpg": False, "copy.JPG": True, "mug.png": False}
+
+
+def test_a_photo_that_joins_the_reference_is_marked_again(
+    shell: Shell, album: Path, server: FakeServer
+) -> None:
+    more = album.parent / "more"
+    more.mkdir()
+    (more / "link.jpg").symlink_to(album / "cat.jpg")
+    shell("duplicates", album, "--against", more)
+    (more / "other.png").symlink_to(album / "mug.png")
+    shell("duplicates", album, "--against", more)
+    (items,) = server.collections.values()
+    assert sum("reference" in json.loads(item.attributes_json) for item in items.values()) == 2
+
+
+def test_the_sharpest_photo_is_known_once_it_is_asked_for(
+    shell: Shell, album: Path, server: FakeServer
+) -> None:
+    shell("duplicates", album)
+    shell("duplicates", album, "--policy", "sharpest")
+    (items,) = server.collections.values()
+    assert all(json.loads(item.attributes_json)["sharpness"] > 0 for item in items.values())
+
+
+def test_a_blurred_photo_is_less_sharp_whatever_its_size(tmp_path: Path) -> None:
+    picture = photo("chelsea")
+    small = picture.resize((picture.width // 4, picture.height // 4))
+    for name, image in (
+        ("sharp.png", picture),
+        ("blown up.png", small.resize(picture.size)),
+        ("small.png", small),
+    ):
+        image.save(tmp_path / name)
+    measured = [sharpness(tmp_path / name) or 0 for name in ("sharp.png", "blown up.png", "small.png")]
+    assert measured[0] > 2 * max(measured[1:]) > 0
+    assert sharpness(tmp_path / "none.png") is None
+
+
+def test_only_what_is_new_since_the_last_time_is_asked_for(
+    shell: Shell, album: Path, server: FakeServer
+) -> None:
+    shell("duplicates", album)
+    shell("duplicates", album, "--new")
+    assert server.job_request.since_sequence == 3  # the fake counts its items
+
+
+def test_the_groups_can_be_read_as_parquet(shell: Shell, album: Path, tmp_path: Path) -> None:
+    assert shell("duplicates", album, "--parquet", "groups.parquet") == 0
+    rows = pq.read_table(tmp_path / "groups.parquet").to_pylist()
+    assert [(row["group"], row["action"], row["identical"]) for row in rows] == [
+        (1, "keep", True),
+        (1, "move", True),
+    ]
+    assert rows[0]["modified"].year >= 2020
+
+
+def test_a_precision_takes_the_place_of_a_threshold(shell: Shell, album: Path, server: FakeServer) -> None:
+    assert shell("duplicates", album, "--precision", "0.95", "--json") == 0
+    assert server.job_request.precision == 0.95
+    assert not server.job_request.HasField("threshold")
+    assert shell("duplicates", album, "--precision", "0.95", "--threshold", "0.9") == 2
+    server.fail(
+        "StartDuplicateJob", (grpc.StatusCode.FAILED_PRECONDITION, "NOT_CALIBRATED", "no calibration")
+    )
+    assert shell("duplicates", album, "--precision", "0.95") == 1
+    assert "photos-" in shell.err
+
+
+def test_a_job_that_a_killed_command_left_behind_is_taken_up(
+    shell: Shell, album: Path, server: FakeServer
+) -> None:
+    assert shell("duplicates", album) == 0
+    server.leave_job()
+    server.calls.clear()
+    assert shell("duplicates", album) == 0
+    assert server.calls["StartDuplicateJob"] == 0
+    assert shell("duplicates", album, "--threshold", "0.7") == 0
+    assert server.calls["StartDuplicateJob"] == 1
 
 
 def test_photos_are_indexed_and_searched(shell: Shell, album: Path) -> None:
@@ -244,7 +335,7 @@ def test_ctrl_c_ends_with_one_line_on_what_is_kept(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lookalike.collection.Collection.find_duplicates", interrupt)
+    monkeypatch.setattr("lookalike._jobs.Jobs.finish", interrupt)
     assert shell("duplicates", album) == 130
     assert shell.err.splitlines()[-1].startswith("lookalike: stopped; what was indexed is kept")
     assert not Path("lookalike-duplicates.html").exists()

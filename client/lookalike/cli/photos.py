@@ -17,6 +17,7 @@ from lookalike.cli.output import shown
 from lookalike.records import Failure
 
 ENDINGS = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+_SHARP_SIDE = 512
 _ORIENTATION = 0x0112  # EXIF tag; 5 to 8 mean that the image lies on its side
 
 
@@ -28,18 +29,30 @@ class Photo:
     bytes: int
     modified: float
     """POSIX seconds."""
+    reference: bool = False
+    """Whether copies of it are looked for, while it stays where it is."""
+    sharp: bool = False
+    """Whether it is to be known how sharp it is."""
 
     @property
     def id(self) -> str:
         return shown(self.path)
 
     def attributes(self) -> dict[str, Any]:
-        """What the server keeps of it: path, bytes, modified; width and height if its header can be read."""
-        known = {"path": self.id, "bytes": self.bytes, "modified": self.modified}
+        """What the server keeps of it: path, bytes, modified; width and height if its header can be read;
+        where they are asked for, reference and sharpness.
+        """
+        known: dict[str, Any] = {"path": self.id, "bytes": self.bytes, "modified": self.modified}
+        if self.reference:
+            known["reference"] = True
+        if self.sharp:
+            known["sharpness"] = sharpness(self.path)
         return known | _upright_size(self.path)
 
     def is_unchanged_since(self, attributes: Any) -> bool:
-        return bool(attributes.get("bytes") == self.bytes and attributes.get("modified") == self.modified)
+        same = attributes.get("bytes") == self.bytes and attributes.get("modified") == self.modified
+        marked = bool(attributes.get("reference")) == self.reference
+        return bool(same and marked and (not self.sharp or "sharpness" in attributes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,3 +143,26 @@ def _upright_size(path: Path) -> dict[str, int]:
     except Exception:  # Pillow's readers raise all sorts of things; the server will say what is wrong
         return {}
     return {"width": height, "height": width} if sideways else {"width": width, "height": height}
+
+
+def sharpness(path: Path) -> float | None:
+    """Variance of the Laplacian of the grey levels, 0..255, at 512 pixels of the longer side.
+
+    So a copy that is larger but no sharper does not win by its size. None when the photo cannot be read.
+    """
+    import numpy as np
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings(), Image.open(path) as image:
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image.draft("L", (_SHARP_SIDE, _SHARP_SIDE))
+            scale = _SHARP_SIDE / max(image.size)
+            size = (max(3, round(image.width * scale)), max(3, round(image.height * scale)))
+            grey = np.asarray(image.convert("L").resize(size, Image.Resampling.BICUBIC), np.float32)
+    except Exception:  # as above
+        return None
+    inner = grey[1:-1, 1:-1]
+    edges = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * inner
+    return round(float(edges.var()), 3)

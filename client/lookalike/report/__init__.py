@@ -1,4 +1,4 @@
-"""Reports of duplicate groups for people and for programs: one HTML file, CSV, JSON.
+"""Reports of duplicate groups for people and for programs: one HTML file, CSV, JSON, Parquet.
 
 Reports are made on the client's side, from the files on this machine, whichever server found the groups. They
 need the `cli` extra (Pillow and Jinja2), and nothing of this package is imported by `import lookalike`.
@@ -13,6 +13,7 @@ except ModuleNotFoundError as error:
         f"Reports need {error.name}: pip install 'lookalike[cli]'", name=error.name
     ) from error
 from .contents import Report
+from .parquet import write_parquet
 from .tables import write_csv, write_json
 
-__all__ = ["Report", "write_csv", "write_html", "write_json"]
+__all__ = ["Report", "write_csv", "write_html", "write_json", "write_parquet"]

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
-from lookalike.records import DuplicateGroup, DuplicateMember, Failure
+from lookalike.records import DuplicateGroup, DuplicateMember, Failure, share_interval
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class Photo:
     height: int | None
     bytes: int | None
     modified: datetime | None
+    protected: bool = False
+    """Of the reference, which nothing is ever moved from."""
 
     @property
     def action(self) -> str:
@@ -51,7 +53,22 @@ class Report:
     recipe: str = ""
     threshold: float | None = None
     policy: str = ""
+    against: Sequence[str] = ()
+    """The folders whose photos are the reference; empty where there was none."""
+    precision: float | None = None
+    """Asked for in place of a threshold."""
+    sampled: tuple[int, int] | None = None
+    """What an exact sample says of the search: (found, pairs), it found so many of so many pairs. None when
+    every pair was compared."""
     created: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    @property
+    def recall(self) -> tuple[float, float, float] | None:
+        """Of the search, by its sample, with its 95 % interval; None when every pair was compared."""
+        if self.sampled is None:
+            return None
+        found, pairs = self.sampled
+        return found / pairs, *share_interval(found, pairs)
 
     @cached_property
     def redundant(self) -> int:
@@ -90,6 +107,7 @@ class Report:
             height=_count(attributes.get("height")),
             bytes=_count(attributes.get("bytes")),
             modified=_moment(attributes.get("modified")),
+            protected=bool(self.against) and representative,
         )
 
 

@@ -16,12 +16,18 @@ def written_whole(path: Path, *, errors: str = "strict") -> Iterator[TextIO]:
 
     When the block raises, what was at `path` before is still there and nothing else is left behind.
     """
+    with draft_of(path) as draft, draft.open("x", encoding="utf-8", errors=errors, newline="") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def draft_of(path: Path) -> Iterator[Path]:
+    """Gives a name beside `path` for a file that takes its place when the block ends without an error."""
     draft = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.tmp")
     try:
-        with draft.open("x", encoding="utf-8", errors=errors, newline="") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+        yield draft
         draft.replace(path)
     except BaseException:
         draft.unlink(missing_ok=True)

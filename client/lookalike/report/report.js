@@ -38,6 +38,7 @@
   const proposed = (place) => (place === 0 ? "keep" : "move");
   const action = (g, place) => changed.get(`${g}.${place}`) ?? proposed(place);
   function setAction(g, place, wanted) {
+    if (groups[g][place].protected) return; // of the reference: it stays where it is
     if (wanted === proposed(place)) changed.delete(`${g}.${place}`);
     else changed.set(`${g}.${place}`, wanted);
   }

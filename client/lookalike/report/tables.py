@@ -24,6 +24,7 @@ COLUMNS = (
 )
 
 JSON_VERSION = 1
+_RECALL = ("estimate", "low", "high")
 
 
 def write_csv(report: Report, path: Path) -> None:
@@ -63,6 +64,9 @@ def write_json(report: Report, path: Path) -> None:
          "created": "2026-01-31T12:00:00+00:00",
          "sources": ["/home/me/Pictures"],
          "recipe": "near_duplicate", "threshold": 0.9, "policy": "largest",
+         "against": [],                      folders of the reference, which nothing is moved from
+         "precision": null,                  what was asked for in place of a threshold
+         "recall": {"estimate": 0.999, "low": 0.994, "high": 1.0},  null: every pair was compared
          "counts": {"photos_seen": 9, "kept": 6, "redundant": 2, "unreadable": 1,
                     "groups": 1, "bytes_freed": 123456},
          "unreadable": [{"path": "...", "reason": "IMAGE_TRUNCATED", "message": "..."}],
@@ -79,6 +83,9 @@ def write_json(report: Report, path: Path) -> None:
         "recipe": report.recipe,
         "threshold": report.threshold,
         "policy": report.policy,
+        "against": list(report.against),
+        "precision": report.precision,
+        "recall": None if report.recall is None else dict(zip(_RECALL, report.recall, strict=True)),
         "counts": {
             "photos_seen": report.photos_seen,
             "kept": report.kept,
