@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,9 @@ from photos import Archive, plant_archive
 
 if TYPE_CHECKING:
     from lookalike import Client
+
+# A trial of runtimes at each start of a server would take most of the suite's time.
+os.environ.setdefault("LOOKALIKE_RUNTIME", "eager")
 
 
 @pytest.fixture(scope="session")

@@ -108,6 +108,8 @@ def recipe(wire: models_pb2.Recipe) -> records.RecipeInfo:
         wire.input_width,
         space(wire.space),
         wire.duplicate_threshold,
+        wire.runtime,
+        wire.ready or not wire.runtime,
     )
 
 

@@ -91,6 +91,10 @@ class RecipeInfo(Record):
     space: EmbeddingSpace
     duplicate_threshold: float
     """Least similarity of two images that are taken for copies of one picture unless told otherwise."""
+    runtime: str = ""
+    """What the backbone runs in, as "eager"; "" from a server that does not tell."""
+    ready: bool = True
+    """False while images do not come through."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -174,6 +174,9 @@ class EmbeddedServer:
     def __init__(self, settings: Settings) -> None:
         if settings.torch_threads:
             set_threads(settings.torch_threads)
+        if settings.runtime == "auto":
+            # What lives for one command is over before a trial of runtimes has paid.
+            settings = settings.model_copy(update={"runtime": "eager"})
         tune_allocator()
         self._folder = tempfile.mkdtemp(prefix="lookalike-")  # mode 0700
         self.target = f"unix:{self._folder}/socket"

@@ -29,8 +29,8 @@ from lookalike_server.engine import Engine
 from lookalike_server.errors import ConfigInvalid, ListenFailed
 from lookalike_server.interceptors import CallInterceptor
 from lookalike_server.readiness import Health as EngineHealth
-from lookalike_server.services.calibration import CalibrationServicer
 from lookalike_server.runtimes import choose
+from lookalike_server.services.calibration import CalibrationServicer
 from lookalike_server.services.collections import CollectionServicer
 from lookalike_server.services.duplicates import DuplicateServicer
 from lookalike_server.services.embedding import EmbeddingServicer

@@ -64,6 +64,10 @@ class Settings(_Table):
     """Folder of the collections; made when it is not there."""
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """"auto" takes the first GPU, or the CPU when there is none."""
+    runtime: Literal[
+        "auto", "eager", "eager-bf16", "compile", "compile-bf16", "openvino", "openvino-bf16"
+    ] = "auto"
+    """What the models run in. "auto" tries what is there for a few seconds; "eager" is torch in float32."""
     served_recipes: Annotated[tuple[str, ...], BeforeValidator(_split)] = ()
     """Names of the recipes to compute, the default one first. Empty: the built-in ones, then `recipes`."""
     recipes: dict[str, RecipeTable] = {}

@@ -106,15 +106,15 @@ class Device:
     Args:
         models: in the order of their index in `run`.
         name: "cpu" or "cuda:N".
-
-    Attributes:
-        runtimes: what each model runs in, as "eager".
+        runtimes: what each model runs in; all "eager" when left out.
     """
 
-    def __init__(self, models: Sequence[DescriptorModel], name: str = "cpu") -> None:
+    def __init__(
+        self, models: Sequence[DescriptorModel], name: str = "cpu", runtimes: Sequence[str] = ()
+    ) -> None:
         self.name = name
         self.models = [model.to(name).eval() for model in models]
-        self.runtimes = ["eager"] * len(models)
+        self.runtimes = list(runtimes) or ["eager"] * len(models)
         self._safe = [_SafeSize() for _ in models]
 
     def warm_up(self) -> list[list[tuple[int, float]]]:

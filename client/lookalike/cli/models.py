@@ -33,7 +33,7 @@ def command(as_json: bool, server: str | None, data: Path | None) -> None:
 
 
 def _show_recipes(recipes: list[RecipeInfo]) -> None:
-    head = ["recipe", "backbone", "nodes", "input", "dimension", "duplicates from"]
+    head = ["recipe", "backbone", "nodes", "input", "dimension", "duplicates from", "runs in"]
     rows = [
         [
             recipe.name,
@@ -42,6 +42,7 @@ def _show_recipes(recipes: list[RecipeInfo]) -> None:
             f"{recipe.input_height}x{recipe.input_width}",
             str(recipe.space.dimension),
             f"{recipe.duplicate_threshold:.3f}",
+            recipe.runtime if recipe.ready else f"{recipe.runtime}, not ready",
         ]
         for recipe in recipes
     ]

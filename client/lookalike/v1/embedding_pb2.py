@@ -27,7 +27,7 @@ from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from lookalike.v1 import types_pb2 as lookalike_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1clookalike/v1/embedding.proto\x12\x0clookalike.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a\x18lookalike/v1/types.proto\"D\n\x0c\x45mbedRequest\x12\x0f\n\x07recipes\x18\x01 \x03(\t\x12#\n\x06images\x18\x02 \x03(\x0b\x32\x13.lookalike.v1.Image\"\x93\x01\n\rEmbedResponse\x12*\n\x07results\x18\x01 \x03(\x0b\x32\x19.lookalike.v1.ImageResult\x12.\n\x07\x62\x61tches\x18\x02 \x03(\x0b\x32\x1d.lookalike.v1.DescriptorBatch\x12&\n\x07receipt\x18\x03 \x01(\x0b\x32\x15.lookalike.v1.Receipt\"m\n\x0bImageResult\x12\"\n\x06status\x18\x01 \x01(\x0b\x32\x12.google.rpc.Status\x12\x0b\n\x03row\x18\x02 \x01(\r\x12\r\n\x05width\x18\x03 \x01(\r\x12\x0e\n\x06height\x18\x04 \x01(\r\x12\x0e\n\x06\x64igest\x18\x05 \x01(\x0c\"y\n\x0f\x44\x65scriptorBatch\x12\x0e\n\x06recipe\x18\x01 \x01(\t\x12+\n\x05space\x18\x02 \x01(\x0b\x32\x1c.lookalike.v1.EmbeddingSpace\x12)\n\x0b\x64\x65scriptors\x18\x03 \x01(\x0b\x32\x14.lookalike.v1.Tensor\"\x89\x01\n\x07Receipt\x12)\n\x06\x64\x65\x63ode\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05queue\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06\x64\x65vice\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"S\n\x12\x45mbedStreamRequest\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\x04\x12+\n\x07request\x18\x02 \x01(\x0b\x32\x1a.lookalike.v1.EmbedRequest\"V\n\x13\x45mbedStreamResponse\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\x04\x12-\n\x08response\x18\x02 \x01(\x0b\x32\x1b.lookalike.v1.EmbedResponse2\xb6\x01\n\x10\x45mbeddingService\x12\x45\n\x05\x45mbed\x12\x1a.lookalike.v1.EmbedRequest\x1a\x1b.lookalike.v1.EmbedResponse\"\x03\x90\x02\x01\x12[\n\x0b\x45mbedStream\x12 .lookalike.v1.EmbedStreamRequest\x1a!.lookalike.v1.EmbedStreamResponse\"\x03\x90\x02\x01(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1clookalike/v1/embedding.proto\x12\x0clookalike.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a\x18lookalike/v1/types.proto\"D\n\x0c\x45mbedRequest\x12\x0f\n\x07recipes\x18\x01 \x03(\t\x12#\n\x06images\x18\x02 \x03(\x0b\x32\x13.lookalike.v1.Image\"\x93\x01\n\rEmbedResponse\x12*\n\x07results\x18\x01 \x03(\x0b\x32\x19.lookalike.v1.ImageResult\x12.\n\x07\x62\x61tches\x18\x02 \x03(\x0b\x32\x1d.lookalike.v1.DescriptorBatch\x12&\n\x07receipt\x18\x03 \x01(\x0b\x32\x15.lookalike.v1.Receipt\"m\n\x0bImageResult\x12\"\n\x06status\x18\x01 \x01(\x0b\x32\x12.google.rpc.Status\x12\x0b\n\x03row\x18\x02 \x01(\r\x12\r\n\x05width\x18\x03 \x01(\r\x12\x0e\n\x06height\x18\x04 \x01(\r\x12\x0e\n\x06\x64igest\x18\x05 \x01(\x0c\"y\n\x0f\x44\x65scriptorBatch\x12\x0e\n\x06recipe\x18\x01 \x01(\t\x12+\n\x05space\x18\x02 \x01(\x0b\x32\x1c.lookalike.v1.EmbeddingSpace\x12)\n\x0b\x64\x65scriptors\x18\x03 \x01(\x0b\x32\x14.lookalike.v1.Tensor\"\x99\x01\n\x07Receipt\x12)\n\x06\x64\x65\x63ode\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05queue\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06\x64\x65vice\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06\x63\x61\x63hed\x18\x04 \x01(\r\"S\n\x12\x45mbedStreamRequest\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\x04\x12+\n\x07request\x18\x02 \x01(\x0b\x32\x1a.lookalike.v1.EmbedRequest\"V\n\x13\x45mbedStreamResponse\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\x04\x12-\n\x08response\x18\x02 \x01(\x0b\x32\x1b.lookalike.v1.EmbedResponse2\xb6\x01\n\x10\x45mbeddingService\x12\x45\n\x05\x45mbed\x12\x1a.lookalike.v1.EmbedRequest\x1a\x1b.lookalike.v1.EmbedResponse\"\x03\x90\x02\x01\x12[\n\x0b\x45mbedStream\x12 .lookalike.v1.EmbedStreamRequest\x1a!.lookalike.v1.EmbedStreamResponse\"\x03\x90\x02\x01(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,11 +47,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DESCRIPTORBATCH']._serialized_start=460
   _globals['_DESCRIPTORBATCH']._serialized_end=581
   _globals['_RECEIPT']._serialized_start=584
-  _globals['_RECEIPT']._serialized_end=721
-  _globals['_EMBEDSTREAMREQUEST']._serialized_start=723
-  _globals['_EMBEDSTREAMREQUEST']._serialized_end=806
-  _globals['_EMBEDSTREAMRESPONSE']._serialized_start=808
-  _globals['_EMBEDSTREAMRESPONSE']._serialized_end=894
-  _globals['_EMBEDDINGSERVICE']._serialized_start=897
-  _globals['_EMBEDDINGSERVICE']._serialized_end=1079
+  _globals['_RECEIPT']._serialized_end=737
+  _globals['_EMBEDSTREAMREQUEST']._serialized_start=739
+  _globals['_EMBEDSTREAMREQUEST']._serialized_end=822
+  _globals['_EMBEDSTREAMRESPONSE']._serialized_start=824
+  _globals['_EMBEDSTREAMRESPONSE']._serialized_end=910
+  _globals['_EMBEDDINGSERVICE']._serialized_start=913
+  _globals['_EMBEDDINGSERVICE']._serialized_end=1095
 # @@protoc_insertion_point(module_scope)

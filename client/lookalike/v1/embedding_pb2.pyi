@@ -161,6 +161,11 @@ class Receipt(google.protobuf.message.Message):
     DECODE_FIELD_NUMBER: builtins.int
     QUEUE_FIELD_NUMBER: builtins.int
     DEVICE_FIELD_NUMBER: builtins.int
+    CACHED_FIELD_NUMBER: builtins.int
+    cached: builtins.int
+    """Images that were not computed for this request: their result was known, or
+    came from an identical image that was computed at that moment.
+    """
     @property
     def decode(self) -> google.protobuf.duration_pb2.Duration:
         """Decoding and resizing, added up over the images."""
@@ -179,9 +184,10 @@ class Receipt(google.protobuf.message.Message):
         decode: google.protobuf.duration_pb2.Duration | None = ...,
         queue: google.protobuf.duration_pb2.Duration | None = ...,
         device: google.protobuf.duration_pb2.Duration | None = ...,
+        cached: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["decode", b"decode", "device", b"device", "queue", b"queue"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["decode", b"decode", "device", b"device", "queue", b"queue"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cached", b"cached", "decode", b"decode", "device", b"device", "queue", b"queue"]) -> None: ...
 
 global___Receipt = Receipt
 

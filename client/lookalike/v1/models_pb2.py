@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from lookalike.v1 import types_pb2 as lookalike_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19lookalike/v1/models.proto\x12\x0clookalike.v1\x1a\x18lookalike/v1/types.proto\"\x85\x01\n\x06Limits\x12\x1e\n\x16max_images_per_message\x18\x01 \x01(\r\x12\x19\n\x11max_message_bytes\x18\x02 \x01(\x04\x12\x17\n\x0fmax_image_bytes\x18\x03 \x01(\x04\x12\x18\n\x10max_image_pixels\x18\x04 \x01(\x04\x12\r\n\x05max_k\x18\x05 \x01(\r\"\x16\n\x14GetServerInfoRequest\"^\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12$\n\x06limits\x18\x03 \x01(\x0b\x32\x14.lookalike.v1.Limits\"$\n\x03Tap\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0f\n\x07pooling\x18\x02 \x01(\t\"\xbe\x01\n\x06Recipe\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x62\x61\x63kbone\x18\x02 \x01(\t\x12\x1f\n\x04taps\x18\x03 \x03(\x0b\x32\x11.lookalike.v1.Tap\x12\x14\n\x0cinput_height\x18\x04 \x01(\r\x12\x13\n\x0binput_width\x18\x05 \x01(\r\x12+\n\x05space\x18\x06 \x01(\x0b\x32\x1c.lookalike.v1.EmbeddingSpace\x12\x1b\n\x13\x64uplicate_threshold\x18\x07 \x01(\x01\"\x14\n\x12ListRecipesRequest\"<\n\x13ListRecipesResponse\x12%\n\x07recipes\x18\x01 \x03(\x0b\x32\x14.lookalike.v1.Recipe\"9\n\x08\x42\x61\x63kbone\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07weights\x18\x02 \x01(\t\x12\x0e\n\x06loaded\x18\x03 \x01(\x08\"\x16\n\x14ListBackbonesRequest\"B\n\x15ListBackbonesResponse\x12)\n\tbackbones\x18\x01 \x03(\x0b\x32\x16.lookalike.v1.Backbone\"\x92\x01\n\x04Node\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\toperation\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x0e\n\x06stride\x18\x04 \x01(\r\x12\x12\n\nparameters\x18\x05 \x01(\x04\x12\r\n\x05\x66lops\x18\x06 \x01(\x04\x12\x18\n\x10\x63umulative_flops\x18\x07 \x01(\x04\x12\r\n\x05\x64type\x18\x08 \x01(\t\"$\n\x10ListNodesRequest\x12\x10\n\x08\x62\x61\x63kbone\x18\x01 \x01(\t\"6\n\x11ListNodesResponse\x12!\n\x05nodes\x18\x01 \x03(\x0b\x32\x12.lookalike.v1.Node2\xf8\x02\n\x0cModelService\x12]\n\rGetServerInfo\x12\".lookalike.v1.GetServerInfoRequest\x1a#.lookalike.v1.GetServerInfoResponse\"\x03\x90\x02\x01\x12W\n\x0bListRecipes\x12 .lookalike.v1.ListRecipesRequest\x1a!.lookalike.v1.ListRecipesResponse\"\x03\x90\x02\x01\x12]\n\rListBackbones\x12\".lookalike.v1.ListBackbonesRequest\x1a#.lookalike.v1.ListBackbonesResponse\"\x03\x90\x02\x01\x12Q\n\tListNodes\x12\x1e.lookalike.v1.ListNodesRequest\x1a\x1f.lookalike.v1.ListNodesResponse\"\x03\x90\x02\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19lookalike/v1/models.proto\x12\x0clookalike.v1\x1a\x18lookalike/v1/types.proto\"\x85\x01\n\x06Limits\x12\x1e\n\x16max_images_per_message\x18\x01 \x01(\r\x12\x19\n\x11max_message_bytes\x18\x02 \x01(\x04\x12\x17\n\x0fmax_image_bytes\x18\x03 \x01(\x04\x12\x18\n\x10max_image_pixels\x18\x04 \x01(\x04\x12\r\n\x05max_k\x18\x05 \x01(\r\"\x16\n\x14GetServerInfoRequest\"^\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12$\n\x06limits\x18\x03 \x01(\x0b\x32\x14.lookalike.v1.Limits\"$\n\x03Tap\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0f\n\x07pooling\x18\x02 \x01(\t\"\xde\x01\n\x06Recipe\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x62\x61\x63kbone\x18\x02 \x01(\t\x12\x1f\n\x04taps\x18\x03 \x03(\x0b\x32\x11.lookalike.v1.Tap\x12\x14\n\x0cinput_height\x18\x04 \x01(\r\x12\x13\n\x0binput_width\x18\x05 \x01(\r\x12+\n\x05space\x18\x06 \x01(\x0b\x32\x1c.lookalike.v1.EmbeddingSpace\x12\x1b\n\x13\x64uplicate_threshold\x18\x07 \x01(\x01\x12\x0f\n\x07runtime\x18\x08 \x01(\t\x12\r\n\x05ready\x18\t \x01(\x08\"\x14\n\x12ListRecipesRequest\"<\n\x13ListRecipesResponse\x12%\n\x07recipes\x18\x01 \x03(\x0b\x32\x14.lookalike.v1.Recipe\"9\n\x08\x42\x61\x63kbone\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07weights\x18\x02 \x01(\t\x12\x0e\n\x06loaded\x18\x03 \x01(\x08\"\x16\n\x14ListBackbonesRequest\"B\n\x15ListBackbonesResponse\x12)\n\tbackbones\x18\x01 \x03(\x0b\x32\x16.lookalike.v1.Backbone\"\x92\x01\n\x04Node\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\toperation\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x0e\n\x06stride\x18\x04 \x01(\r\x12\x12\n\nparameters\x18\x05 \x01(\x04\x12\r\n\x05\x66lops\x18\x06 \x01(\x04\x12\x18\n\x10\x63umulative_flops\x18\x07 \x01(\x04\x12\r\n\x05\x64type\x18\x08 \x01(\t\"$\n\x10ListNodesRequest\x12\x10\n\x08\x62\x61\x63kbone\x18\x01 \x01(\t\"6\n\x11ListNodesResponse\x12!\n\x05nodes\x18\x01 \x03(\x0b\x32\x12.lookalike.v1.Node2\xf8\x02\n\x0cModelService\x12]\n\rGetServerInfo\x12\".lookalike.v1.GetServerInfoRequest\x1a#.lookalike.v1.GetServerInfoResponse\"\x03\x90\x02\x01\x12W\n\x0bListRecipes\x12 .lookalike.v1.ListRecipesRequest\x1a!.lookalike.v1.ListRecipesResponse\"\x03\x90\x02\x01\x12]\n\rListBackbones\x12\".lookalike.v1.ListBackbonesRequest\x1a#.lookalike.v1.ListBackbonesResponse\"\x03\x90\x02\x01\x12Q\n\tListNodes\x12\x1e.lookalike.v1.ListNodesRequest\x1a\x1f.lookalike.v1.ListNodesResponse\"\x03\x90\x02\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,23 +49,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TAP']._serialized_start=325
   _globals['_TAP']._serialized_end=361
   _globals['_RECIPE']._serialized_start=364
-  _globals['_RECIPE']._serialized_end=554
-  _globals['_LISTRECIPESREQUEST']._serialized_start=556
-  _globals['_LISTRECIPESREQUEST']._serialized_end=576
-  _globals['_LISTRECIPESRESPONSE']._serialized_start=578
-  _globals['_LISTRECIPESRESPONSE']._serialized_end=638
-  _globals['_BACKBONE']._serialized_start=640
-  _globals['_BACKBONE']._serialized_end=697
-  _globals['_LISTBACKBONESREQUEST']._serialized_start=699
-  _globals['_LISTBACKBONESREQUEST']._serialized_end=721
-  _globals['_LISTBACKBONESRESPONSE']._serialized_start=723
-  _globals['_LISTBACKBONESRESPONSE']._serialized_end=789
-  _globals['_NODE']._serialized_start=792
-  _globals['_NODE']._serialized_end=938
-  _globals['_LISTNODESREQUEST']._serialized_start=940
-  _globals['_LISTNODESREQUEST']._serialized_end=976
-  _globals['_LISTNODESRESPONSE']._serialized_start=978
-  _globals['_LISTNODESRESPONSE']._serialized_end=1032
-  _globals['_MODELSERVICE']._serialized_start=1035
-  _globals['_MODELSERVICE']._serialized_end=1411
+  _globals['_RECIPE']._serialized_end=586
+  _globals['_LISTRECIPESREQUEST']._serialized_start=588
+  _globals['_LISTRECIPESREQUEST']._serialized_end=608
+  _globals['_LISTRECIPESRESPONSE']._serialized_start=610
+  _globals['_LISTRECIPESRESPONSE']._serialized_end=670
+  _globals['_BACKBONE']._serialized_start=672
+  _globals['_BACKBONE']._serialized_end=729
+  _globals['_LISTBACKBONESREQUEST']._serialized_start=731
+  _globals['_LISTBACKBONESREQUEST']._serialized_end=753
+  _globals['_LISTBACKBONESRESPONSE']._serialized_start=755
+  _globals['_LISTBACKBONESRESPONSE']._serialized_end=821
+  _globals['_NODE']._serialized_start=824
+  _globals['_NODE']._serialized_end=970
+  _globals['_LISTNODESREQUEST']._serialized_start=972
+  _globals['_LISTNODESREQUEST']._serialized_end=1008
+  _globals['_LISTNODESRESPONSE']._serialized_start=1010
+  _globals['_LISTNODESRESPONSE']._serialized_end=1064
+  _globals['_MODELSERVICE']._serialized_start=1067
+  _globals['_MODELSERVICE']._serialized_end=1443
 # @@protoc_insertion_point(module_scope)

@@ -125,6 +125,8 @@ class Recipe(google.protobuf.message.Message):
     INPUT_WIDTH_FIELD_NUMBER: builtins.int
     SPACE_FIELD_NUMBER: builtins.int
     DUPLICATE_THRESHOLD_FIELD_NUMBER: builtins.int
+    RUNTIME_FIELD_NUMBER: builtins.int
+    READY_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Name, as used in requests."""
     backbone: builtins.str
@@ -136,6 +138,15 @@ class Recipe(google.protobuf.message.Message):
     duplicate_threshold: builtins.float
     """Least similarity of two images that duplicate jobs take for copies of one
     picture unless told otherwise.
+    """
+    runtime: builtins.str
+    """What the backbone runs in, as "eager" (torch, float32) or "openvino". Its
+    descriptors are eager's to within a cosine of 0.999, so that it is no part
+    of the space.
+    """
+    ready: builtins.bool
+    """False while images do not come through: nothing has lately, or the device
+    does not answer.
     """
     @property
     def taps(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Tap]:
@@ -155,9 +166,11 @@ class Recipe(google.protobuf.message.Message):
         input_width: builtins.int = ...,
         space: lookalike.v1.types_pb2.EmbeddingSpace | None = ...,
         duplicate_threshold: builtins.float = ...,
+        runtime: builtins.str = ...,
+        ready: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["space", b"space"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["backbone", b"backbone", "duplicate_threshold", b"duplicate_threshold", "input_height", b"input_height", "input_width", b"input_width", "name", b"name", "space", b"space", "taps", b"taps"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["backbone", b"backbone", "duplicate_threshold", b"duplicate_threshold", "input_height", b"input_height", "input_width", b"input_width", "name", b"name", "ready", b"ready", "runtime", b"runtime", "space", b"space", "taps", b"taps"]) -> None: ...
 
 global___Recipe = Recipe
 

@@ -101,4 +101,5 @@ def _receipt(outcomes: Sequence[Outcome]) -> pb.Receipt:
         decode=duration(sum(outcome.decode_s for outcome in outcomes)),
         queue=duration(max(outcome.queue_s for outcome in outcomes)),
         device=duration(sum({outcome.device_s for outcome in outcomes})),
+        cached=sum(outcome.origin in ("cached", "shared") for outcome in outcomes),
     )

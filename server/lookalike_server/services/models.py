@@ -57,7 +57,7 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
         return await asyncio.to_thread(_list_nodes, request.backbone)
 
     def _recipe(self, recipe: Recipe) -> pb.Recipe:
-        preprocessing = self._engine.preprocessing(recipe.name)
+        preprocessing, health = self._engine.preprocessing(recipe.name), self._engine.health()
         return pb.Recipe(
             name=recipe.name,
             backbone=recipe.backbone,
@@ -66,6 +66,8 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
             input_width=preprocessing.width,
             space=space_to_wire(self._engine.spaces[recipe.name]),
             duplicate_threshold=recipe.duplicate_threshold,
+            runtime=health.runtimes[recipe.name],
+            ready=health.models[recipe.name].ready,
         )
 
 
