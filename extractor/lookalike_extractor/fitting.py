@@ -18,12 +18,13 @@ from PIL import Image
 
 from .artifacts import Artifact, rounded
 from .backbones import load_backbone
-from .copies import FAMILIES, LONGEST_SIDE, check_families, random_copy, seeded
+from .copies import FAMILIES, check_families, random_copy, seeded
 from .descriptor import DescriptorModel
 from .errors import FitRefused, ImageError
-from .images import Pixels, Preprocessing, decode, fit, sniff
+from .images import Pixels, Preprocessing, fit
 from .pooling import join
 from .recipe import Recipe
+from .views import picture
 from .whitening import Floats, fit_pairs
 
 Progress = Callable[[int, int], None]
@@ -160,11 +161,7 @@ def pooled(model: DescriptorModel, pictures: Sequence[Pixels]) -> list[Floats]:
 
 def read_photo(path: Path) -> Image.Image:
     """A photo, upright, RGB, with at most copies.LONGEST_SIDE pixels a side. Raises ImageError or OSError."""
-    data = path.read_bytes()
-    header = sniff(data)
-    factor = min(1.0, LONGEST_SIDE / max(header.width, header.height))
-    height, width = max(1, round(header.height * factor)), max(1, round(header.width * factor))
-    return Image.fromarray(decode(data, Preprocessing(height, width, "squash", (0.5,) * 3, (0.5,) * 3)))
+    return Image.fromarray(picture(path.read_bytes()))
 
 
 def _variants(

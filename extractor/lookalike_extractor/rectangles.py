@@ -65,12 +65,12 @@ def find_rectangles(pixels: Pixels, most: int = 4) -> list[Rectangle]:
     """
     small = _shrunk(pixels)
     height, width = small.shape[:2]
-    across, down = _edges(small), _edges(small.swapaxes(0, 1))
-    columns, rows = _lines(across), _lines(down)
+    beside, below = _edges(small), _edges(small.swapaxes(0, 1))
+    columns, rows = _lines(beside), _lines(below)
     xs, left, right = _pairs(columns, width)
     ys, top, bottom = _pairs(rows, height)
     tall, wide = (ys[bottom] - ys[top])[None], (xs[right] - xs[left])[:, None]
-    upright, level = _sums(across, columns), _sums(down, rows)
+    upright, level = _sums(beside, columns), _sums(below, rows)
     sides = (
         (upright[ys[bottom]][:, left] - upright[ys[top]][:, left]).T / tall,
         (upright[ys[bottom]][:, right] - upright[ys[top]][:, right]).T / tall,
@@ -84,9 +84,8 @@ def find_rectangles(pixels: Pixels, most: int = 4) -> list[Rectangle]:
         i, j = np.unravel_index(place, judged.shape)
         if len(found) == most or judged[i, j] == -np.inf:
             break
-        box = Rectangle(
-            xs[left[i]] / width, ys[top[j]] / height, xs[right[i]] / width, ys[bottom[j]] / height
-        )
+        across, down = xs[[left[i], right[i]]] / width, ys[[top[j], bottom[j]]] / height
+        box = Rectangle(float(across[0]), float(down[0]), float(across[1]), float(down[1]))
         if all(box.overlap(other) < _APART for other in found):
             found.append(box)
     return found

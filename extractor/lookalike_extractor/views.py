@@ -1,6 +1,7 @@
 """Views of a query: the whole picture and parts of it, so that a photo pasted into another is seen from near.
 
-Each view is described and searched by itself; a hit's similarity is the largest over the views.
+Each view is described and searched by itself; a hit's similarity is the largest over the views. Every further
+view finds further accidental matches, so that of a part counts PART_HANDICAP less.
 """
 
 from __future__ import annotations
@@ -10,11 +11,27 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
+from .copies import LONGEST_SIDE
+from .images import ImageLimits, Preprocessing, decode, sniff
 from .rectangles import find_rectangles
 
 Pixels = NDArray[np.uint8]
 
-MOST_PASTED = 4
+_LIMITS = ImageLimits()
+
+MOST_PASTED = 2
+PART_HANDICAP = 0.03
+
+
+def picture(data: bytes, limits: ImageLimits = _LIMITS) -> Pixels:
+    """An image file, upright, RGB, with at most LONGEST_SIDE pixels a side: uint8 [h, w, 3].
+
+    Raises ImageError.
+    """
+    header = sniff(data, limits)
+    factor = min(1.0, LONGEST_SIDE / max(header.width, header.height))
+    height, width = max(1, round(header.height * factor)), max(1, round(header.width * factor))
+    return decode(data, Preprocessing(height, width, "squash", (0.5,) * 3, (0.5,) * 3), limits)
 
 
 def views(pixels: Pixels, grid: int = 3) -> list[Pixels]:
