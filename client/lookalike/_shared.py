@@ -26,7 +26,7 @@ _REPEATABLE = {
     "CollectionService": ["GetCollection", "ListCollections"],
     "ItemService": ["UpsertItems", "GetItems", "ListItems", "DeleteItems"],
     "SearchService": ["Search"],
-    "CalibrationService": ["SetCalibration", "GetCalibration"],
+    "CalibrationService": ["SetCalibration", "GetCalibration", "SetBackground"],
     "DuplicateService": [
         "GetDuplicateJob",
         "ListDuplicateJobs",

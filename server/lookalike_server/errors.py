@@ -14,6 +14,7 @@ Errors are raised in any room, named here or there, and turned into wire in one 
     ├── CollectionExists
     ├── SpaceMismatch              a descriptor or recipe of another embedding space
     ├── JobNotDone
+    ├── NoBackground               scores cannot be normalised without one
     ├── NotCalibrated              no score of a collection is known to mean that precision
     ├── QueueFull                  try again in a moment
     ├── DeadlineUnreachable        the caller's deadline passed, or cannot be met
@@ -95,6 +96,11 @@ class SpaceMismatch(LookalikeError):
 class JobNotDone(LookalikeError):
     status = "FAILED_PRECONDITION"
     reason = "JOB_NOT_DONE"
+
+
+class NoBackground(LookalikeError):
+    status = "FAILED_PRECONDITION"
+    reason = "NO_BACKGROUND"
 
 
 class NotCalibrated(LookalikeError):

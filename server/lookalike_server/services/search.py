@@ -21,6 +21,7 @@ from lookalike_server.config import Settings
 from lookalike_server.engine import Engine
 from lookalike_server.errors import ArgumentInvalid, DeadlineUnreachable
 from lookalike_server.filters import parse_filter, parse_path
+from lookalike_server.services.closer import Closer, check_closer, looks_closer
 from lookalike_server.services.queries import Queries
 from lookalike_server.services.spaces import check_count, in_thread
 from lookalike_server.services.together import Together
@@ -41,6 +42,7 @@ class SearchServicer(search_pb2_grpc.SearchServiceServicer):
         self._catalog = catalog
         self._queries = Queries(catalog, engine)
         self._together = Together(catalog.workers)
+        self._closer = Closer(catalog, engine, self._together, settings)
         self._max_queries = settings.max_images_per_message
         self._max_k = settings.max_k
 
@@ -49,6 +51,8 @@ class SearchServicer(search_pb2_grpc.SearchServiceServicer):
         collection = self._catalog.get(request.collection)
         self._check(request)
         least = await self._least(request, collection)
+        if looks_closer(request):
+            return await self._look_closer(request, collection, least)
         ask = _ask(request, least)
         queries = await self._queries.descriptors(request.queries, collection)
         embedded = time.perf_counter()
@@ -75,6 +79,23 @@ class SearchServicer(search_pb2_grpc.SearchServiceServicer):
             response.explanation.CopyFrom(_explained(found.account, embedded - began, searched))
         return response
 
+    async def _look_closer(
+        self, request: pb.SearchRequest, collection: Collection, least: float
+    ) -> pb.SearchResponse:
+        await _reached(collection, request.min_sequence)
+        began = time.perf_counter()
+        answers, found = await self._closer.search(request, collection, request.k or _DEFAULT_K, least)
+        results = [
+            pb.QueryResult(status=status_of(answer))
+            if isinstance(answer, LookalikeError)
+            else pb.QueryResult(hits=map(_hit, answer))
+            for answer in answers
+        ]
+        response = pb.SearchResponse(results=results, sequence=found.sequence)
+        if request.explain:
+            response.explanation.CopyFrom(_explained(found.account, 0.0, time.perf_counter() - began))
+        return response
+
     def _check(self, request: pb.SearchRequest) -> None:
         check_count(len(request.queries), self._max_queries, "queries")
         most = _MOST_IN_RANGE if request.range else self._max_k
@@ -86,14 +107,19 @@ class SearchServicer(search_pb2_grpc.SearchServiceServicer):
             )
         parse_filter(request.where)
         _check_kind(request)
+        check_closer(request)
 
     async def _least(self, request: pb.SearchRequest, collection: Collection) -> float:
         """Returns the least score of a hit, from `min_score` and `min_precision`. Raises NotCalibrated."""
         least = request.min_score if request.HasField("min_score") else -math.inf
         if not request.HasField("min_precision"):
             return least
-        precise = await in_thread(self._catalog.workers, least_score, collection, request.min_precision)
+        precise = await in_thread(self._catalog.workers, _precise, collection, request)
         return max(least, precise)
+
+
+def _precise(collection: Collection, request: pb.SearchRequest) -> float:
+    return least_score(collection, request.min_precision, normalized=request.normalize)
 
 
 def _check_kind(request: pb.SearchRequest) -> None:
