@@ -16,7 +16,7 @@ from lookalike_extractor.calibration import ScoredPairs, Threshold, calibrate
 from lookalike_server.collection import Collection
 from lookalike_server.errors import ArgumentInvalid, NotCalibrated
 
-_DOCUMENT = "calibration"
+_DOCUMENTS = {False: "calibration", True: "calibration.normalized"}
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Calibration:
         missed: pairs of the same picture that the search did not return.
         items: of the collection when it was set.
         created: POSIX seconds.
+        normalized: whether it is of searches with score normalisation.
     """
 
     thresholds: tuple[Threshold, ...]
@@ -36,9 +37,12 @@ class Calibration:
     missed: int
     items: int
     created: float
+    normalized: bool = False
 
 
-def set_calibration(collection: Collection, pairs: ScoredPairs, precisions: Sequence[float]) -> Calibration:
+def set_calibration(
+    collection: Collection, pairs: ScoredPairs, precisions: Sequence[float], normalized: bool = False
+) -> Calibration:
     """Learns thresholds from pairs of the collection and keeps them. Raises FitRefused for too few pairs."""
     same = int(pairs.true.sum())
     calibration = Calibration(
@@ -48,18 +52,19 @@ def set_calibration(collection: Collection, pairs: ScoredPairs, precisions: Sequ
         pairs.missed,
         collection.count,
         time.time(),
+        normalized,
     )
-    collection.set_document(_DOCUMENT, json.dumps(_finite(asdict(calibration))))
+    collection.set_document(_DOCUMENTS[normalized], json.dumps(_finite(asdict(calibration))))
     return calibration
 
 
-def get_calibration(collection: Collection) -> Calibration:
+def get_calibration(collection: Collection, normalized: bool = False) -> Calibration:
     """Returns what was kept. Raises NotCalibrated."""
-    text = collection.get_document(_DOCUMENT)
+    text = collection.get_document(_DOCUMENTS[normalized])
     if text is None:
         raise NotCalibrated(
             f"Collection {collection.name!r} is not calibrated, so no score is known to mean a precision; "
-            f"run: lookalike calibrate --collection {collection.name}",
+            f"run: lookalike calibrate --collection {collection.name}{' --normalize' if normalized else ''}",
             collection=collection.name,
         )
     fields = json.loads(text)
@@ -70,13 +75,20 @@ def get_calibration(collection: Collection) -> Calibration:
     return Calibration(tuple(Threshold(**row) for row in rows), **fields)
 
 
-def least_score(collection: Collection, precision: float, field: str = "min_precision") -> float:
+def forget_normalized(collection: Collection) -> None:
+    """Drops the thresholds of normalised scores, since they mean something else now."""
+    collection.set_document(_DOCUMENTS[True], "")
+
+
+def least_score(
+    collection: Collection, precision: float, field: str = "min_precision", *, normalized: bool = False
+) -> float:
     """Returns the least score that means the precision: the first threshold for as much or more.
 
     Raises ArgumentInvalid, with the field, unless 0 < precision < 1; NotCalibrated.
     """
     check_precision(precision, field)
-    calibration = get_calibration(collection)
+    calibration = get_calibration(collection, normalized)
     fitting = [t for t in calibration.thresholds if t.precision >= precision]
     if fitting and math.isfinite(fitting[0].similarity):
         return fitting[0].similarity

@@ -9,11 +9,14 @@ import numpy as np
 from lookalike.v1 import calibration_pb2 as pb
 from lookalike.v1 import calibration_pb2_grpc
 from lookalike_extractor.calibration import PRECISIONS, ScoredPairs, Threshold
+from numpy.typing import NDArray
 
+from lookalike_server.background import set_background
 from lookalike_server.calibrations import Calibration, check_precision, get_calibration, set_calibration
 from lookalike_server.catalog import Catalog
 from lookalike_server.errors import ArgumentInvalid, MessageTooLarge
 from lookalike_server.services.spaces import in_thread
+from lookalike_server.wire import tensor_to_array
 
 _MOST_PAIRS = 500_000
 _MOST_PRECISIONS = 100
@@ -28,15 +31,36 @@ class CalibrationServicer(calibration_pb2_grpc.CalibrationServiceServicer):
     ) -> pb.SetCalibrationResponse:
         collection = self._catalog.get(request.collection)
         pairs, precisions = _pairs(request.pairs), _precisions(request)
-        learned = await in_thread(self._catalog.workers, set_calibration, collection, pairs, precisions)
+        learned = await in_thread(
+            self._catalog.workers, set_calibration, collection, pairs, precisions, request.normalized
+        )
         return pb.SetCalibrationResponse(calibration=_to_wire(collection.name, learned))
 
     async def GetCalibration(  # noqa: N802
         self, request: pb.GetCalibrationRequest, context: Any
     ) -> pb.GetCalibrationResponse:
         collection = self._catalog.get(request.collection)
-        kept = await in_thread(self._catalog.workers, get_calibration, collection)
+        kept = await in_thread(self._catalog.workers, get_calibration, collection, request.normalized)
         return pb.GetCalibrationResponse(calibration=_to_wire(collection.name, kept))
+
+    async def SetBackground(  # noqa: N802
+        self, request: pb.SetBackgroundRequest, context: Any
+    ) -> pb.SetBackgroundResponse:
+        collection = self._catalog.get(request.collection)
+        await in_thread(self._catalog.workers, set_background, collection, _rows(request))
+        return pb.SetBackgroundResponse()
+
+
+def _rows(request: pb.SetBackgroundRequest) -> NDArray[np.float32]:
+    if not request.HasField("descriptors"):
+        return np.empty((0, 0), np.float32)
+    rows = tensor_to_array(request.descriptors, "descriptors")
+    if rows.dtype != np.float32 or rows.ndim != 2 or not len(rows):
+        raise ArgumentInvalid(
+            f"descriptors are {rows.dtype} {list(rows.shape)}; send float32 [n, dimension].",
+            field="descriptors",
+        )
+    return rows
 
 
 def _pairs(wire: pb.ScoredPairs) -> ScoredPairs:
@@ -77,6 +101,7 @@ def _to_wire(collection: str, calibration: Calibration) -> pb.Calibration:
         different_pairs=calibration.different,
         missed_pairs=calibration.missed,
         item_count=calibration.items,
+        normalized=calibration.normalized,
     )
     message.create_time.FromMilliseconds(round(calibration.created * 1000))
     return message
