@@ -84,16 +84,18 @@ class SearchServicer(search_pb2_grpc.SearchServiceServicer):
     ) -> pb.SearchResponse:
         await _reached(collection, request.min_sequence)
         began = time.perf_counter()
-        answers, found = await self._closer.search(request, collection, request.k or _DEFAULT_K, least)
+        answer = await self._closer.search(request, collection, request.k or _DEFAULT_K, least)
         results = [
-            pb.QueryResult(status=status_of(answer))
-            if isinstance(answer, LookalikeError)
-            else pb.QueryResult(hits=map(_hit, answer))
-            for answer in answers
+            pb.QueryResult(status=status_of(hits))
+            if isinstance(hits, LookalikeError)
+            else pb.QueryResult(hits=map(_hit, hits))
+            for hits in answer.hits
         ]
-        response = pb.SearchResponse(results=results, sequence=found.sequence)
+        response = pb.SearchResponse(results=results, sequence=answer.found.sequence)
         if request.explain:
-            response.explanation.CopyFrom(_explained(found.account, 0.0, time.perf_counter() - began))
+            before = answer.queries_seconds
+            searched = time.perf_counter() - began - before
+            response.explanation.CopyFrom(_explained(answer.found.account, before, searched))
         return response
 
     def _check(self, request: pb.SearchRequest) -> None:
