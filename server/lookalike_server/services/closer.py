@@ -10,6 +10,7 @@ Scores mean the same whatever the order: bounds are applied to them at the end.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -66,6 +67,15 @@ def check_closer(request: pb.SearchRequest) -> None:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """The hits of each query, or why there are none; the search that found them; seconds before it."""
+
+    hits: list[list[Hit] | LookalikeError]
+    found: SearchResult
+    queries_seconds: float
+
+
+@dataclass(frozen=True)
 class _Looked:
     """A query on its way: views float32 [v, d], and what is subtracted from the scores of each, [v]."""
 
@@ -89,10 +99,8 @@ class Closer:
         self._limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
         self._most_views = settings.max_images_per_message
 
-    async def search(
-        self, request: pb.SearchRequest, collection: Collection, k: int, least: float
-    ) -> tuple[list[list[Hit] | LookalikeError], SearchResult]:
-        """Returns the hits of each query, or why there are none, and the search that found them."""
+    async def search(self, request: pb.SearchRequest, collection: Collection, k: int, least: float) -> Answer:
+        began = time.perf_counter()
         background = None
         if request.normalize:
             background = await in_thread(self._catalog.workers, get_background, collection)
@@ -102,13 +110,14 @@ class Closer:
             answers.append(rows if isinstance(rows, LookalikeError) else [])
             if not isinstance(rows, LookalikeError):
                 looked[i] = _looked(rows, background)
+        embedding = time.perf_counter() - began
         own = [request.queries[i].item_id for i in looked]
         depth = max(k, RERANKED) if request.rerank else k
         found, merged = await self._found(collection, list(looked.values()), own, depth, request.where)
         for i, query, item_id, hits in zip(looked, looked.values(), own, merged, strict=True):
             ordered = await self._ordered(request, collection, query, item_id, hits, depth)
             answers[i] = [hit for hit in ordered if hit.score >= least][:k]
-        return answers, found
+        return Answer(answers, found, embedding)
 
     async def _found(
         self, collection: Collection, looked: Sequence[_Looked], own: Sequence[str], depth: int, where: str
