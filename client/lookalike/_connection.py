@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -63,12 +63,17 @@ class Access:
         """A grpc.Channel whose calls carry the token."""
         return self._open(grpc.insecure_channel, grpc.secure_channel)
 
-    def aio_channel(self) -> Any:
-        """The same for asyncio."""
-        return self._open(grpc.aio.insecure_channel, grpc.aio.secure_channel)
+    def aio_channel(self, options: Sequence[tuple[str, Any]] = ()) -> Any:
+        """The same for asyncio; `options` are gRPC's, beside those of every channel."""
+        return self._open(grpc.aio.insecure_channel, grpc.aio.secure_channel, options)
 
-    def _open(self, insecure: Callable[..., Any], secure: Callable[..., Any]) -> Any:
-        options = _shared.channel_options()
+    def _open(
+        self,
+        insecure: Callable[..., Any],
+        secure: Callable[..., Any],
+        more: Sequence[tuple[str, Any]] = (),
+    ) -> Any:
+        options = [*_shared.channel_options(), *more]
         if self.encrypted:
             channel = secure(self.target, self._credentials(), options=options)
         else:

@@ -28,6 +28,7 @@ _COMMANDS = (
     "token",
     "admin",
     "doctor",
+    "bench",
 )
 _MISUSE = (errors.InvalidArgument, errors.NotFound, errors.AlreadyExists)
 
