@@ -71,10 +71,11 @@ _PLAIN_ATTRIBUTES = frozenset({"shape", "dtype", "device", "ndim", "requires_gra
 _PURE_METHODS = frozenset(
     {"size", "dim", "numel", "stride", "item", "new_zeros", "new_ones", "new_tensor", "type"}
 )
+# Modules none of whose functions overwrites an argument unasked.
 _KNOWN_ORIGINS = (
     "torch.nn.functional",
     "torchvision.ops.",
-    "torchvision.models.",
+    "torchvision.models.swin_transformer",
     "timm.layers.",
     "math",
     "builtins",

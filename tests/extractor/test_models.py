@@ -15,6 +15,7 @@ from hooked import hooked, same
 from lookalike_extractor import create_feature_extractor, get_graph_node_names
 from torch import nn
 from torchvision import models
+from torchvision.models.video.mvit import MSBlockConfig
 
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "densenet": partial(models.DenseNet, block_config=(2, 2), num_classes=5),
@@ -79,6 +80,16 @@ def test_videos_are_inputs_like_any_other() -> None:
     model = models.video.r3d_18(weights=None).eval()
     extractor = all_leaves(model, images(1, 3, 4, 32, 32))
     assert differing(model, extractor, images(3, 3, 4, 32, 32)) == []
+
+
+@torch.no_grad()
+def test_a_wrapped_function_that_overwrites_its_argument_is_not_dropped() -> None:
+    blocks = [MSBlockConfig(1, 8, 8, [3, 3, 3], [3, 3, 3], [1, 1, 1], [1, 2, 2])] * 2
+    model = models.video.MViT(
+        (32, 32), 4, blocks, True, residual_with_cls_embed=False, rel_pos_embed=True, proj_after_attn=True
+    ).eval()
+    video = images(1, 3, 4, 32, 32)
+    assert differing(model, all_leaves(model, video), video) == []
 
 
 @torch.no_grad()
