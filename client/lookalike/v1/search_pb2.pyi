@@ -32,15 +32,16 @@ class _ViewsEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumType
     VIEWS_GRID: _Views.ValueType  # 1
     """Nine parts, half as wide and half as high, evenly spread: 10 views."""
     VIEWS_PASTED: _Views.ValueType  # 2
-    """Up to four rectangles that straight edges enclose, as of a photo pasted
-    into another or shown in a screenshot: up to 5 views.
+    """Up to two rectangles that straight edges enclose, as of a photo pasted into
+    another or shown in a screenshot: up to 3 views.
     """
 
 class Views(_Views, metaclass=_ViewsEnumTypeWrapper):
     """Views chooses parts of a query image that are searched beside the whole, so
     that a picture inside another is seen from near. A hit's score is the
-    largest over the views. Not together with `range`, `group_by`, `page_token`
-    and `min_precision`.
+    largest over the views; that of a part counts 0.03 less, since every further
+    view finds further accidental matches. Not together with `range`,
+    `group_by`, `page_token`, `rerank` and `min_precision`.
     """
 
 VIEWS_UNSPECIFIED: Views.ValueType  # 0
@@ -48,8 +49,8 @@ VIEWS_UNSPECIFIED: Views.ValueType  # 0
 VIEWS_GRID: Views.ValueType  # 1
 """Nine parts, half as wide and half as high, evenly spread: 10 views."""
 VIEWS_PASTED: Views.ValueType  # 2
-"""Up to four rectangles that straight edges enclose, as of a photo pasted
-into another or shown in a screenshot: up to 5 views.
+"""Up to two rectangles that straight edges enclose, as of a photo pasted into
+another or shown in a screenshot: up to 3 views.
 """
 global___Views = Views
 
@@ -72,7 +73,7 @@ class _RerankEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTyp
 
 class Rerank(_Rerank, metaclass=_RerankEnumTypeWrapper):
     """Rerank chooses how hits are ordered anew. Not together with `range`,
-    `group_by` and `page_token`.
+    `group_by`, `page_token` and `views`.
     """
 
 RERANK_UNSPECIFIED: Rerank.ValueType  # 0
