@@ -102,6 +102,13 @@ class FakeServer(
         """The next calls of this name end so, one after the other."""
         self.faults[call] = [status(*fault) for fault in faults]
 
+    def refuse(self, call: str, seconds: float) -> None:
+        """The next call of this name finds the queue full, and is told when to come back."""
+        self.fail(call, (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL", "the queue is full"))
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromNanoseconds(int(seconds * 1e9))
+        self.faults[call][0].details.add().Pack(retry)
+
     def _enter(self, call: str, context: grpc.ServicerContext) -> None:
         self.calls[call] += 1
         time.sleep(self.delay)
@@ -109,7 +116,11 @@ class FakeServer(
             self._abort(context, self.faults[call].pop(0))
 
     def _abort(self, context: grpc.ServicerContext, fault: status_pb2.Status) -> None:
-        context.set_trailing_metadata((("grpc-status-details-bin", fault.SerializeToString()),))
+        trailers: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", fault.SerializeToString())]
+        retry = error_details_pb2.RetryInfo()
+        if any(detail.Unpack(retry) for detail in fault.details):
+            trailers.append(("grpc-retry-pushback-ms", str(retry.retry_delay.ToMilliseconds())))
+        context.set_trailing_metadata(tuple(trailers))
         code = next(c for c in grpc.StatusCode if c.value[0] == fault.code)
         context.abort(code, fault.message)
 

@@ -116,7 +116,11 @@ def error_from_status(status: status_pb2.Status, source: str = "") -> LookalikeE
     message = status.message
     if source:  # which says more than the place in a message that the caller never saw
         message = f"{source}: {message.removeprefix(info.metadata['field'] + ': ')}"
-    return error_class(_code_name(status.code))(message, info.reason, info.metadata)
+    error = error_class(_code_name(status.code))(message, info.reason, info.metadata)
+    retry = error_details_pb2.RetryInfo()
+    if any(detail.Unpack(retry) for detail in status.details):
+        error.retry_after = retry.retry_delay.ToNanoseconds() / 1e9
+    return error
 
 
 def error_info(status: status_pb2.Status) -> error_details_pb2.ErrorInfo:
@@ -162,8 +166,9 @@ class Patience:
 
     def pause(self, error: LookalikeError) -> float | None:
         """Seconds to wait before the next attempt, or None when there should be none."""
-        passing = isinstance(error, errors.Unavailable) or error.reason == "QUEUE_FULL"
+        passing = isinstance(error, errors.Unavailable) or error.reason in ("QUEUE_FULL", "TOKEN_LIMIT")
         pause = next(self._pauses, None) if passing else None
-        return (
-            None if pause is None else pause * random.uniform(0.5, 1.5)
-        )  # so that clients do not come back as one
+        if pause is None:
+            return None
+        # Not before the server's own word, and spread so that clients do not come back as one.
+        return max(pause, error.retry_after or 0.0) * random.uniform(1.0, 1.5)

@@ -36,6 +36,8 @@ class LookalikeError(Exception):
     """A call that failed. `str()` of it is one line for people."""
 
     code: ClassVar[str] = ""
+    retry_after: float | None = None
+    """Seconds after which the server says it is worth trying again."""
     report: AddReport | None = None
     """What was on disk when a long write ended in this error; None for other calls."""
 

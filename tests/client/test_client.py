@@ -160,6 +160,23 @@ def test_a_broken_stream_goes_on_where_it_broke(client: Client, server: FakeServ
     assert server.calls["EmbedStream"] == 3
 
 
+@pytest.mark.parametrize("call", ["Embed", "chunk"])
+def test_a_retry_waits_as_long_as_the_server_said(client: Client, server: FakeServer, call: str) -> None:
+    client.limits()
+    server.refuse(call, 0.6)
+    start = time.monotonic()
+    assert client.embed(b"cat").shape if call == "Embed" else list(client.embed_many([b"cat"]))
+    assert 0.6 <= time.monotonic() - start < 2.5
+
+
+def test_an_error_tells_when_to_come_back(client: Client, server: FakeServer) -> None:
+    client.limits()
+    server.refuse("CreateCollection", 0.25)
+    with pytest.raises(errors.ResourceExhausted) as caught:
+        client.create_collection("shop")
+    assert caught.value.retry_after == 0.25
+
+
 def test_the_timeout_is_a_deadline(client: Client, server: FakeServer) -> None:
     client.limits()
     server.delay = 4.0
