@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from lookalike import Client, Collection
     from lookalike.cli.scoring import Scored
     from lookalike.records import Calibration, Threshold
+
+
+_BACKGROUND, _LEAST_BACKGROUND = 120, 10
 
 
 def _precisions(_: click.Context, __: click.Parameter, text: str) -> list[float]:
@@ -47,6 +51,13 @@ def _precisions(_: click.Context, __: click.Parameter, text: str) -> list[float]
 @click.option(
     "--copies", default=4, show_default=True, type=click.IntRange(1, 50), help="Made of each photo."
 )
+@click.option(
+    "--background",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="First keep up to 120 photos that match nothing in the collection, for normalised scores.",
+)
+@click.option("--normalize", is_flag=True, help="Learn thresholds of searches with --normalize instead.")
 @click.option("--seed", default=0, show_default=True, help="Of the photos and copies.")
 @click.option(
     "-o",
@@ -64,6 +75,8 @@ def command(
     pairs: Path | None,
     photos: int,
     copies: int,
+    background: Path | None,
+    normalize: bool,
     seed: int,
     output: Path,
     as_json: bool,
@@ -77,16 +90,25 @@ def command(
     """
     from lookalike.cli import curves, scoring
 
+    if pairs is not None and normalize:
+        raise click.UsageError("labelled pairs have no queries whose scores could be normalised")
     if not output.absolute().parent.is_dir():
         raise click.UsageError(f"there is no folder {shown(output.absolute().parent)!r} to write to")
     with connect(**place) as client, interruptible("nothing was kept"):
         collection = client.collection(name)
+        if background is not None:
+            _set_background(client, collection, background, seed)
         if pairs is not None:
             scored = scoring.of_labels(collection, pairs)
         else:
-            scored = _of_copies(client, collection, photos, copies, seed)
+            scored = _of_copies(client, collection, photos, copies, seed, normalize)
         learned = collection.calibrate(
-            scored.scores, scored.same, scored.pictures, precisions=precision, missed=scored.missed
+            scored.scores,
+            scored.same,
+            scored.pictures,
+            precisions=precision,
+            missed=scored.missed,
+            normalized=normalize,
         )
     output.write_text(curves.page(learned, scored.scores, scored.same), encoding="utf-8")
     _tell(scored)
@@ -99,7 +121,28 @@ def command(
         click.echo(f"report: {shown(output.absolute())}")
 
 
-def _of_copies(client: Client, collection: Collection, photos: int, copies: int, seed: int) -> Scored:
+def _set_background(client: Client, collection: Collection, folder: Path, seed: int) -> None:
+    import numpy as np
+
+    from lookalike.cli.photos import find_photos
+
+    paths = [photo.path for photo in find_photos([folder]).photos]
+    chosen = random.Random(seed).sample(paths, min(_BACKGROUND, len(paths)))
+    recipe = collection.info().recipe
+    described = [result.descriptor for result in client.embed_many(chosen, recipe, on_error="report")]
+    rows = [row for row in described if row is not None]
+    if len(rows) < _LEAST_BACKGROUND:
+        raise click.ClickException(
+            f"{shown(folder)} has {plural(len(rows), 'readable photo')}; a background takes "
+            f"{_LEAST_BACKGROUND} at least, better {_BACKGROUND}"
+        )
+    collection.set_background(np.stack(rows))
+    say(f"kept {plural(len(rows), 'photo')} as the background of {collection.name!r}")
+
+
+def _of_copies(
+    client: Client, collection: Collection, photos: int, copies: int, seed: int, normalize: bool
+) -> Scored:
     from lookalike.cli import scoring
 
     try:
@@ -117,6 +160,7 @@ def _of_copies(client: Client, collection: Collection, photos: int, copies: int,
             copies=copies,
             threshold=thresholds[0] if thresholds else 1.0,
             seed=seed,
+            normalize=normalize,
             advance=lambda done: advance(done, len(items) * copies),
         )
 

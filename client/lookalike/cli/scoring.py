@@ -96,18 +96,22 @@ def of_copies(
     copies: int,
     threshold: float,
     seed: int,
+    normalize: bool,
     advance: Callable[[int], None],
 ) -> Scored:
     """Searches copies of the items' files.
 
     Args:
         threshold: items at least so similar to a photo itself may be the same picture: they do not count.
+        normalize: searches with normalised scores.
         advance: called with the number of copies searched.
     """
     scored, searched = Scored(), 0
     originals = _originals(collection, items, same_file, threshold)
     for batch in _batched(_copies(originals, copies, seed, scored)):
-        found: list[Hits] = collection.search([pixels for _, pixels in batch], k=_FETCHED)
+        found: list[Hits] = collection.search(
+            [pixels for _, pixels in batch], k=_FETCHED, normalize=normalize
+        )
         for (original, _), hits in zip(batch, found, strict=True):
             _count(scored, original, hits, stranger=searched % STRANGERS == STRANGERS - 1)
             searched += 1
