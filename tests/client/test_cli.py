@@ -413,3 +413,18 @@ def test_the_version_is_told(shell: Shell) -> None:
 def test_help_needs_no_server(shell: Shell, command: str) -> None:
     assert shell(*command.split(), "--help", here=False) == 0
     assert shell.out.startswith("Usage: lookalike")
+
+
+def test_searches_can_be_listed_watched_cancelled_and_deleted(
+    shell: Shell, album: Path, server: FakeServer
+) -> None:
+    assert shell("jobs", "list") == 0
+    assert "there are no searches" in shell.err
+    shell("duplicates", album)
+    assert shell("jobs", "list") == 0
+    assert shell.out.splitlines()[1].split()[0] == "job-1"
+    (job,) = shell.json("jobs", "list")
+    assert (job["state"], job["items_total"]) == ("succeeded", 3)
+    assert shell("jobs", "watch", "job-1") == 0
+    assert shell("jobs", "cancel", "job-1") == shell("jobs", "delete", "job-1") == 0
+    assert server.cancelled_jobs == server.deleted_jobs == ["job-1"]

@@ -25,6 +25,7 @@ _COMMANDS = (
     "fit",
     "calibrate",
     "collections",
+    "jobs",
     "token",
     "admin",
     "doctor",
