@@ -12,6 +12,7 @@ import grpc
 from lookalike import _aio_streams, _bulk, _entries, _queries, _shared, _wire
 from lookalike._aio_jobs import AsyncDuplicateCalls
 from lookalike._backups import BackupFile
+from lookalike._calibrations import AsyncCalibrationCalls
 from lookalike._queries import SearchOptions
 from lookalike.collection import PAGE, pages, total_of
 from lookalike.errors import LookalikeError
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from lookalike.aio import AsyncClient
 
 
-class AsyncCollection(AsyncDuplicateCalls):
+class AsyncCollection(AsyncDuplicateCalls, AsyncCalibrationCalls):
     """A named set of items. Made by `AsyncClient`; every method is that of `Collection`, to be awaited."""
 
     def __init__(self, client: AsyncClient, name: str) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, TypedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypedDict, TypeVar
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from lookalike.errors import InvalidArgument
 from lookalike.records import Hits, Limits
 from lookalike.v1 import search_pb2
 
+T = TypeVar("T")
 NamedQuery = tuple[str, search_pb2.Query]
 """A query, and how messages name it."""
 
@@ -28,6 +30,18 @@ class SearchOptions(TypedDict, total=False):
     group_size: int
     min_sequence: int
     explain: bool
+    views: str
+    normalize: bool
+    rerank: str
+
+
+_VIEWS = {"": (0, 1), "grid": (search_pb2.VIEWS_GRID, 10), "pasted": (search_pb2.VIEWS_PASTED, 3)}
+"""The number on the wire, and how many images a query counts for."""
+_RERANKS = {
+    "": search_pb2.RERANK_UNSPECIFIED,
+    "query_expansion": search_pb2.RERANK_QUERY_EXPANSION,
+    "k_reciprocal": search_pb2.RERANK_K_RECIPROCAL,
+}
 
 
 def queries(image: Any, vector: Any, item_id: Any, limits: Limits) -> tuple[list[NamedQuery], bool]:
@@ -66,13 +80,24 @@ def requests(
     for name in ("k", "group_size"):
         if options.get(name, 1) < 1:  # type: ignore[operator]
             raise InvalidArgument(f"{name} is at least 1, not {options.get(name)}", "ARGUMENT_INVALID")
+    views, weight = _known("views", options.get("views", ""), _VIEWS)
+    rerank = _known("rerank", options.get("rerank", ""), _RERANKS)
+    most = max(1, limits.max_images_per_message // weight)
+    limits = replace(limits, max_images_per_message=most)
     entries = (_entries.Entry(i, source, "", query) for i, (source, query) in enumerate(named))
     for chunk in _bulk.cut(entries, limits):
         yield search_pb2.SearchRequest(
             collection=collection,
             queries=_sendable(chunk),
-            **{"k": 0 if options.get("range") else 10} | options,
+            **{"k": 0 if options.get("range") else 10} | options | {"views": views, "rerank": rerank},
         )
+
+
+def _known(name: str, value: str, values: Mapping[str, T]) -> T:
+    if value not in values:
+        known = ", ".join(repr(one) for one in values if one)
+        raise InvalidArgument(f"{name} is {value!r}; it is one of {known}, or ''", "ARGUMENT_INVALID")
+    return values[value]
 
 
 def _sendable(chunk: _bulk.Chunk[search_pb2.Query]) -> list[search_pb2.Query]:

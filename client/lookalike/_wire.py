@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from lookalike import _shared, records
 from lookalike.errors import FailedPrecondition, InternalError, InvalidArgument, LookalikeError
 from lookalike.v1 import (
-    calibration_pb2,
     collections_pb2,
     items_pb2,
     models_pb2,
@@ -177,46 +176,4 @@ def hits(wire: search_pb2.QueryResult, answer: search_pb2.SearchResponse) -> rec
 def explanation(wire: search_pb2.Explanation) -> records.Explanation:
     return records.Explanation(
         **{field.name: getattr(wire, field.name) for field in fields(records.Explanation)}
-    )
-
-
-def scored_pairs(
-    scores: Iterable[float], same: Iterable[bool], pictures: Iterable[int] | None, missed: int
-) -> calibration_pb2.ScoredPairs:
-    """Pairs whose truth is known. Raises InvalidArgument for values of another kind."""
-    try:
-        return calibration_pb2.ScoredPairs(
-            scores=[float(score) for score in scores],
-            same=[bool(one) for one in same],
-            pictures=[int(picture) for picture in pictures or ()],
-            missed=missed,
-        )
-    except (TypeError, ValueError) as error:
-        raise InvalidArgument(
-            f"pairs are numbers, truths and numbers of pictures: {error}", "ARGUMENT_INVALID"
-        ) from None
-
-
-def calibration(wire: calibration_pb2.Calibration) -> records.Calibration:
-    return records.Calibration(
-        wire.collection,
-        tuple(map(_threshold, wire.thresholds)),
-        wire.same_pairs,
-        wire.different_pairs,
-        wire.missed_pairs,
-        wire.item_count,
-        wire.create_time.ToDatetime(tzinfo=UTC),
-    )
-
-
-def _threshold(wire: calibration_pb2.Threshold) -> records.Threshold:
-    return records.Threshold(
-        wire.precision,
-        wire.min_score if wire.HasField("min_score") else None,
-        wire.min_score_low if wire.HasField("min_score_low") else None,
-        wire.min_score_high if wire.HasField("min_score_high") else None,
-        wire.reached,
-        wire.reached_low,
-        wire.reached_high,
-        wire.recall,
     )

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lookalike import _bulk, _entries, _queries, _shared, _streams, _wire
 from lookalike._backups import BackupFile
+from lookalike._calibrations import CalibrationCalls
 from lookalike._jobs import DuplicateCalls
 from lookalike._queries import SearchOptions
 from lookalike.errors import LookalikeError
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 PAGE = 1000  # the server's limit for ids and items in one call
 
 
-class Collection(DuplicateCalls):
+class Collection(DuplicateCalls, CalibrationCalls):
     """A named set of items whose descriptors are all of one embedding space. Made by `Client`.
 
     It holds nothing itself: every method asks the server.
@@ -180,6 +181,10 @@ class Collection(DuplicateCalls):
             group_size: most hits of each group; 1 unless told otherwise.
             min_sequence: waits until the collection has reached this number, as a report's `sequence`.
             explain: sets `explanation` of what is returned.
+            views: "pasted" looks for pictures inside the query picture as well, "grid" at nine parts of it.
+            normalize: subtracts from scores how alike the query is to the collection's background, so that
+                scores of different queries can be compared; see `set_background`.
+            rerank: "query_expansion" or "k_reciprocal" orders the hits anew by what their neighbours say.
         """
         limits = self._client.limits()
         queries, several = _queries.queries(query, vector, id, limits)

@@ -234,6 +234,8 @@ class Calibration(Record):
     item_count: int
     """Items of the collection when it was set."""
     created: datetime
+    normalized: bool = False
+    """Whether it is of searches with `normalize`."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -26,6 +26,17 @@ if TYPE_CHECKING:
 @click.option("--min-precision", type=float, help="Only hits this sure, as 0.95; see `lookalike calibrate`.")
 @click.option("--range", "every", is_flag=True, help="All hits over --min-score or --min-precision.")
 @click.option("--group-by", default="", metavar="ATTRIBUTE", help="Of items alike in it only the nearest.")
+@click.option(
+    "--views",
+    type=click.Choice(["pasted", "grid"]),
+    help="Look for pictures inside IMAGE too, or at nine parts of it.",
+)
+@click.option("--normalize", is_flag=True, help="Make scores of different queries comparable.")
+@click.option(
+    "--rerank",
+    type=click.Choice(["query_expansion", "k_reciprocal"]),
+    help="Order the hits by what their neighbours say.",
+)
 @click.option("--explain", is_flag=True, help="Tell how the search went, and how long it took.")
 @click.option("--json", "as_json", is_flag=True, help="Print the hits as JSON.")
 @place_options
@@ -40,6 +51,9 @@ def command(
     min_precision: float | None,
     every: bool,
     group_by: str,
+    views: str | None,
+    normalize: bool,
+    rerank: str | None,
     explain: bool,
     as_json: bool,
     server: str | None,
@@ -63,6 +77,9 @@ def command(
             where=where,
             range=every,
             group_by=group_by,
+            views=views or "",
+            normalize=normalize,
+            rerank=rerank or "",
             explain=explain,
         )
     if as_json:
