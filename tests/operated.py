@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -65,3 +67,14 @@ def operated(
             running[0].stop()
         thread.join(60)
         assert not thread.is_alive()
+
+
+def free_address() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return f"127.0.0.1:{taken.getsockname()[1]}"
+
+
+def scraped(address: str) -> str:
+    """What Prometheus reads there."""
+    text: str = urllib.request.urlopen(f"http://{address}/metrics", timeout=10).read().decode()
+    return text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import urllib.request
 from pathlib import Path
 
 import grpc
@@ -12,7 +11,7 @@ from lookalike import Client
 from lookalike.v1 import embedding_pb2_grpc
 from lookalike_server.errors import ListenFailed
 from lookalike_server.metrics import Metrics
-from operated import operated
+from operated import free_address, operated, scraped
 from photos import encode, photo
 from prometheus_client.parser import text_string_to_metric_families
 from serving import request
@@ -20,16 +19,10 @@ from serving import request
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
-def free_address() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return f"127.0.0.1:{taken.getsockname()[1]}"
-
-
 def scrape(address: str) -> Samples:
-    text = urllib.request.urlopen(f"http://{address}/metrics", timeout=10).read().decode()
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(text)
+        for family in text_string_to_metric_families(scraped(address))
         for sample in family.samples
     }
 
