@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lookalike_extractor.requests import NodeNameWarning
     from lookalike_extractor.runtimes import AotPackage, OnnxRuntime, OpenVino
     from lookalike_extractor.selectors import select_nodes
-    from lookalike_extractor.spec import ExtractorSpec
+    from lookalike_extractor.spec import ExtractorSpec, load_spec
     from lookalike_extractor.verification import NotVerifiedWarning, Verification
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "export_openvino",
     "get_graph_node_names",
     "inspect_image",
+    "load_spec",
     "optimize",
     "select_nodes",
 ]
@@ -75,6 +76,7 @@ _HOMES = {
     "export_openvino": "exporting",
     "get_graph_node_names": "extraction",
     "inspect_image": "feature_maps",
+    "load_spec": "spec",
     "optimize": "optimization",
     "select_nodes": "selectors",
 }

@@ -7,12 +7,15 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from .backbones import load_backbone
+from .backbones.base import Backbone
+from .backbones.checkpoints import digest
 from .errors import CheckpointMismatch, RequestInvalid, VerificationFailed
 from .extraction import create_feature_extractor
 from .heads import Head, add_heads, example_images
@@ -29,12 +32,12 @@ class ExtractorSpec:
     """An extractor in eval mode: a backbone with its weights, nodes, heads on them, and proofs of identity.
 
     Attributes:
-        backbone: as list_backbones gives it.
+        backbone: as list_backbones gives it; any name when the model is given at each building.
         nodes: {node: key}.
         heads: {key: taps}; the taps' nodes are keys of `nodes`. Empty: the extractor yields feature maps.
         weights: path of a checkpoint; None means the backbone's own.
         weights_digest: see Backbone.
-        preprocessing: what images must go through before.
+        preprocessing: what images must go through before; a backbone by name brings its own.
         capture: the way the model became a graph.
         graph: hex SHA-256 over the operations and their order.
         probe: the first values of each output for made images; equal up to rounding wherever it is built.
@@ -50,19 +53,23 @@ class ExtractorSpec:
     graph: str = ""
     probe: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
-    def completed(self) -> ExtractorSpec:
-        """The same with all proofs filled in, from building it here. Raises as `build` does."""
-        return self._built()[1]
+    def completed(self, model: nn.Module | None = None) -> ExtractorSpec:
+        """The same with all proofs filled in, from building it here. Arguments and errors are `build`'s."""
+        return self._built(model)[1]
 
-    def build(self) -> nn.Module:
+    def build(self, model: nn.Module | None = None) -> nn.Module:
         """Builds the extractor and compares it with every proof that is there.
+
+        Args:
+            model: the backbone itself with its weights, from whatever library; the spec then needs its
+                preprocessing. None takes the backbone of that name.
 
         Raises:
             CheckpointMismatch: other weights.
             VerificationFailed: another graph or other values.
             BackboneUnknown, WeightsUnavailable, NodeUnknown, RequestInvalid: it cannot be built.
         """
-        module, here = self._built()
+        module, here = self._built(model)
         if self.weights_digest and self.weights_digest != here.weights_digest:
             raise CheckpointMismatch(
                 f"the weights of {self.backbone} are {here.weights_digest[:12]}..., "
@@ -97,8 +104,8 @@ class ExtractorSpec:
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise RequestInvalid(f"this is no spec of an extractor: {error}") from None
 
-    def _built(self) -> tuple[nn.Module, ExtractorSpec]:
-        backbone = load_backbone(self.backbone, self.weights)
+    def _built(self, model: nn.Module | None) -> tuple[nn.Module, ExtractorSpec]:
+        backbone = load_backbone(self.backbone, self.weights) if model is None else self._given(model)
         prep = backbone.preprocessing
         images = example_images(prep.height, prep.width)
         extractor = create_feature_extractor(backbone.module, dict(self.nodes), example_inputs=images).eval()
@@ -115,6 +122,22 @@ class ExtractorSpec:
             graph=graph_digest(module),
             probe={key: _probed(value) for key, value in outputs.items()},
         )
+
+    def _given(self, model: nn.Module) -> Backbone:
+        if self.preprocessing is None:
+            raise RequestInvalid(f"the preprocessing of {self.backbone!r} is not in the spec; add it")
+        if self.weights is not None:
+            raise RequestInvalid("the spec names weights, and the model brings its own; leave one out")
+        return Backbone(self.backbone, model, self.preprocessing, digest(model))
+
+
+def load_spec(path: Path, model: nn.Module | None = None) -> nn.Module:
+    """Builds the extractor of a file with a spec's JSON. Errors are those of `from_json` and `build`."""
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestInvalid(f"the spec {str(path)!r} cannot be read: {error}") from None
+    return ExtractorSpec.from_json(text).build(model)
 
 
 def graph_digest(module: nn.Module) -> str:

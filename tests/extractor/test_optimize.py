@@ -14,10 +14,11 @@ from lookalike_extractor.errors import CheckpointMismatch, RequestInvalid, Verif
 from lookalike_extractor.extraction import create_feature_extractor
 from lookalike_extractor.extractor import FeatureExtractor
 from lookalike_extractor.heads import Head, add_heads, example_images
+from lookalike_extractor.images import Preprocessing
 from lookalike_extractor.optimization import Bf16, has_bf16, optimize
 from lookalike_extractor.pooling import join, pool
 from lookalike_extractor.recipe import Tap
-from lookalike_extractor.spec import ExtractorSpec
+from lookalike_extractor.spec import ExtractorSpec, load_spec
 from torch import Tensor, nn
 
 IMAGES = example_images(16, 16, 3)
@@ -199,6 +200,46 @@ def test_a_spec_is_built_in_a_fresh_process_into_the_same_descriptors(tmp_path: 
 def test_a_spec_whose_proofs_fail_is_refused(change: dict[str, object], error: type[Exception]) -> None:
     with pytest.raises(error):
         dataclasses.replace(spec(), **change).build()  # type: ignore[arg-type]
+
+
+PREPROCESSING = Preprocessing(16, 16, "squash", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+class Scaled(Tiny):
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.last(self.norm(self.conv(x)).relu() * 1.5)
+        return y.relu()
+
+
+def own_spec() -> ExtractorSpec:
+    return ExtractorSpec("mine", {"relu": "early", "relu_1": "late"}, preprocessing=PREPROCESSING)
+
+
+def test_a_spec_of_ones_own_model_is_built_from_that_model_again(tmp_path: Path) -> None:
+    path = tmp_path / "spec.json"
+    path.write_text(own_spec().completed(Tiny().eval()).to_json())
+    built = load_spec(path, Tiny().eval())(IMAGES)
+    assert all(torch.equal(value, built[key]) for key, value in extractor()(IMAGES).items())
+
+
+def test_a_spec_refuses_a_model_of_other_weights_or_another_graph() -> None:
+    spec = own_spec().completed(Tiny().eval())
+    other = Tiny().eval()
+    nn.init.ones_(other.conv.weight)
+    with pytest.raises(CheckpointMismatch, match="weights of mine"):
+        spec.build(other)
+    with pytest.raises(VerificationFailed, match="graph of mine"):
+        spec.build(Scaled().eval())
+
+
+def test_a_spec_of_ones_own_model_needs_its_preprocessing() -> None:
+    with pytest.raises(RequestInvalid, match="preprocessing of 'mine'"):
+        dataclasses.replace(own_spec(), preprocessing=None).build(Tiny())
+
+
+def test_a_spec_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestInvalid, match="cannot be read"):
+        load_spec(tmp_path / "none.json")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 99}', '{"format": 1, "colour": "red"}'])
