@@ -1,6 +1,6 @@
 """How long a search for near-duplicates takes, in how much memory, and how many pairs it finds.
 
-    python benchmarks/duplicates.py 10000 100000 1000000 [--dimension 512] [--threshold 0.9]
+    python benchmarks/duplicates.py 10000 100000 1000000 [--dimension 512] [--imagededup PYTHON]
 
 Descriptors are made: clumps of many sizes on few dimensions, as those of images are (on evenly spread noise
 every index is bad, and nobody has such images), and planted pairs, a tenth of the items, at 0.90 to 1.00.
@@ -13,6 +13,8 @@ Each size runs in a process of its own. Prints one JSON object a line:
     exact_seconds      for comparing every pair, up to --exact-up-to items
     clustered_seconds  for the clustered search of pairs, for the same items
     edge_recall        share of all pairs that it found
+    imagededup         with the Python of an environment that holds it: [seconds, share of all pairs] of its
+                       search for the same descriptors, or why there is none
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ import argparse
 import json
 import multiprocessing
 import os
+import subprocess
+import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -56,7 +60,50 @@ def image_like(count: int, dimension: int, seed: int = 0) -> tuple[Floats, np.nd
     return descriptors, originals
 
 
-def measure(count: int, dimension: int, threshold: float, exact_up_to: int) -> dict[str, object]:
+IMAGEDEDUP = """
+import json, sys, time
+import numpy as np
+import torch
+from imagededup.methods import CNN
+from imagededup.utils import CustomModel
+
+model = torch.nn.Identity()
+finder = CNN(verbose=False, model_config=CustomModel("none", model, lambda image: image))
+rows = np.load(sys.argv[1])
+names = {f"{number:08}": row for number, row in enumerate(rows)}
+started = time.perf_counter()
+least = float(sys.argv[2])
+found = finder.find_duplicates(encoding_map=names, min_similarity_threshold=least, num_sim_workers=1)
+seconds = time.perf_counter() - started
+pairs = [(int(a), int(b)) for a in found for b in found[a] if int(a) < int(b)]
+np.save(sys.argv[1], np.array(pairs, np.int64).reshape(-1, 2))
+print(json.dumps(seconds))
+"""
+
+
+def imagededup(
+    python: Path, descriptors: Floats, threshold: float, every: np.ndarray, seconds: float
+) -> list[float] | str:
+    """Its time and recall for the same descriptors, or what it ended with."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "rows.npy")
+        np.save(file, descriptors)
+        command = [python, "-c", IMAGEDEDUP, file, str(threshold)]
+        try:
+            ended = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
+        except subprocess.TimeoutExpired:
+            return f"not done after {seconds:.0f} s"
+        if ended.returncode:
+            return f"status {ended.returncode}: {ended.stderr.strip().splitlines()[-1:]}"
+        pairs = np.load(file)
+    keys = pairs[:, 0] * len(descriptors) + pairs[:, 1]
+    took = json.loads(ended.stdout.splitlines()[-1])
+    return [round(took, 1), round(float(np.isin(every, keys).mean()), 5)]
+
+
+def measure(
+    count: int, dimension: int, threshold: float, exact_up_to: int, python: Path | None, patience: float
+) -> dict[str, object]:
     descriptors, planted = image_like(count, dimension)
     ids = [f"{number:08}" for number in range(count)]
     before = resident()
@@ -94,6 +141,8 @@ def measure(count: int, dimension: int, threshold: float, exact_up_to: int) -> d
         some = _keys(clustered_pairs(descriptors, rows, threshold), count)
         line["clustered_seconds"] = round(time.perf_counter() - started, 1)
         line["edge_recall"] = round(float(np.isin(every, some).mean()), 5)
+        if python is not None:
+            line["imagededup"] = imagededup(python, descriptors, threshold, every, patience)
     return line
 
 
@@ -122,11 +171,14 @@ def main() -> None:
     parser.add_argument("--dimension", type=int, default=512)
     parser.add_argument("--threshold", type=float, default=0.9)
     parser.add_argument("--exact-up-to", type=int, default=100_000)
+    parser.add_argument("--imagededup", type=Path, metavar="PYTHON")
+    parser.add_argument("--patience", type=float, default=600, help="seconds for imagededup")
     asked = parser.parse_args()
     spawn = multiprocessing.get_context("spawn")
     for count in asked.items:
         with spawn.Pool(1) as alone:
-            line = alone.apply(measure, (count, asked.dimension, asked.threshold, asked.exact_up_to))
+            question = (asked.dimension, asked.threshold, asked.exact_up_to, asked.imagededup, asked.patience)
+            line = alone.apply(measure, (count, *question))
         print(json.dumps(line, default=float), flush=True)
 
 

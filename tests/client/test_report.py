@@ -9,12 +9,13 @@ import json
 import os
 import re
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from lookalike.records import DuplicateGroup, DuplicateMember, Failure
-from lookalike.report import Report, write_csv, write_html, write_json
+from lookalike.report import Report, same_pixels, write_csv, write_html, write_json
 from lookalike.report.html import size
 from lookalike.report.thumbnails import thumbnail, thumbnails
 from photos import encode, photo, resized
@@ -185,6 +186,7 @@ def test_csv_has_one_row_for_each_photo(report: Report, tmp_path: Path, folder: 
         "path": str(folder / "small.png"),
         "similarity": "0.987650",
         "identical": "false",
+        "same_pixels": "false",
         "width": "180",
         "height": "120",
         "bytes": "234",
@@ -207,6 +209,41 @@ def test_json_holds_the_whole_report_under_a_version(report: Report, tmp_path: P
     assert said["unreadable"][0]["reason"] == "IMAGE_TRUNCATED"
     assert said["groups"][0]["representative"] == str(folder / "coffee.jpg")
     assert [m["similarity"] for m in said["groups"][0]["members"]] == [1.0, 1.0, 0.98765]
+
+
+def test_another_file_with_the_same_pixels_is_told_from_one_that_only_looks_alike(folder: Path) -> None:
+    picture = photo("coffee").convert("RGB")
+    picture.save(folder / "a.png")
+    picture.save(folder / "b.bmp")
+    turned = Image.Exif()
+    turned[0x0112] = 3  # upside down
+    picture.rotate(180).save(folder / "c.png", exif=turned)
+    changed = picture.copy()
+    changed.putpixel((0, 0), (1, 2, 3))
+    changed.save(folder / "d.png")
+    size = {"width": picture.width, "height": picture.height}
+    names = ["a.png", "b.bmp", "c.png", "d.png", "vanished.png"]
+    found = group(*(member(folder / name, 0.9999, **size) for name in names))
+    paths = {m.id: Path(m.id) for m in found.members}
+    assert {Path(name).name for name in same_pixels([found], paths)} == {"b.bmp", "c.png"}
+
+
+def test_a_report_states_the_recall_of_a_search_and_what_was_asked(report: Report, tmp_path: Path) -> None:
+    sampled = replace(report, sampled=(99, 100), precision=0.95, against=["/archive"])
+    write_json(sampled, tmp_path / "groups.json")
+    said = json.loads((tmp_path / "groups.json").read_text())
+    assert said["recall"] == {
+        "estimate": 0.99,
+        "low": pytest.approx(0.946, abs=1e-3),
+        "high": pytest.approx(0.998, abs=1e-3),
+    }
+    assert (said["precision"], said["against"]) == (0.95, ["/archive"])
+    write_html(sampled, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert "recall <b>0.9900</b> (0.9455 to 0.9982, by sample)" in page
+    assert "for a precision of <b>0.95</b>" in page
+    write_html(report, tmp_path / "report.html")
+    assert "every pair compared" in (tmp_path / "report.html").read_text()
 
 
 def test_names_that_are_no_utf8_survive_in_every_report(folder: Path, tmp_path: Path) -> None:

@@ -116,13 +116,15 @@ def _report(
     job: DuplicateJob,
     recipe: RecipeInfo,
 ) -> Report:
-    from lookalike.report import Report
+    from lookalike.report import Report, same_pixels
 
+    paths = {photo.id: photo.path for photo in found.photos}
     return Report(
         groups,
-        {photo.id: photo.path for photo in found.photos},
+        paths,
         photos_seen=len(found.photos) + len(found.unreadable),
         unreadable=[*found.unreadable, *outcome.failed],
+        same_pixels=same_pixels(groups, paths),
         sources=[shown(folder) for folder in wish.folders],
         against=[shown(folder) for folder in wish.against],
         recipe=recipe.name,

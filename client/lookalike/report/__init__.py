@@ -14,6 +14,7 @@ except ModuleNotFoundError as error:
     ) from error
 from .contents import Report
 from .parquet import write_parquet
+from .pixels import same_pixels
 from .tables import write_csv, write_json
 
-__all__ = ["Report", "write_csv", "write_html", "write_json", "write_parquet"]
+__all__ = ["Report", "same_pixels", "write_csv", "write_html", "write_json", "write_parquet"]

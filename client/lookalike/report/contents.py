@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -20,6 +20,7 @@ class Photo:
     path: Path | None  # where the file is on this machine
     similarity: float  # to the representative, -1..1
     identical: bool  # the same file, byte for byte, as the representative's
+    same_pixels: bool  # the same picture, pixel for pixel; an identical file too
     representative: bool
     width: int | None
     height: int | None
@@ -48,6 +49,8 @@ class Report:
     photos_seen: int
     """Files that were looked at, the unreadable ones included."""
     unreadable: Sequence[Failure] = ()
+    same_pixels: Set[str] = frozenset()
+    """Ids of members that have the pixels of their representative in another file: see `same_pixels()`."""
     sources: Sequence[str] = ()
     """The folders that were searched, as the user named them."""
     recipe: str = ""
@@ -102,6 +105,7 @@ class Report:
             path=self.paths.get(member.id),
             similarity=member.score,
             identical=member.exact,
+            same_pixels=member.exact or member.id in self.same_pixels,
             representative=representative,
             width=_count(attributes.get("width")),
             height=_count(attributes.get("height")),

@@ -90,6 +90,7 @@ def _photo(photo: Photo) -> dict[str, Any]:
         "uri": None if photo.path is None else photo.path.absolute().as_uri(),
         "similarity": round(photo.similarity, 6),
         "identical": photo.identical or None,
+        "same_pixels": photo.same_pixels or None,
         "protected": photo.protected or None,
         "width": photo.width,
         "height": photo.height,

@@ -9,7 +9,7 @@ from typing import Any
 from .contents import Report
 from .files import draft_of
 
-_COLUMNS = ("id", "path", "similarity", "identical", "width", "height", "bytes", "modified")
+_COLUMNS = ("id", "path", "similarity", "identical", "same_pixels", "width", "height", "bytes", "modified")
 
 
 def write_parquet(report: Report, path: Path) -> None:
@@ -32,6 +32,7 @@ def write_parquet(report: Report, path: Path) -> None:
         "path": pa.string(),
         "similarity": pa.float32(),
         "identical": pa.bool_(),
+        "same_pixels": pa.bool_(),
         "width": pa.int64(),
         "height": pa.int64(),
         "bytes": pa.int64(),

@@ -93,6 +93,7 @@
     const shown = make("span", { className: "badges" });
     if (place === 0) shown.append(make("span", { className: "badge best" }, "Best"));
     else if (photo.identical) shown.append(make("span", { className: "badge identical" }, "Identical"));
+    else if (photo.same_pixels) shown.append(make("span", { className: "badge identical", title: "Another file with the same pixels" }, "Same pixels"));
     else shown.append(make("span", { className: "badge", title: "Similarity to the best photo" }, similarity(photo)));
     return shown;
   }
@@ -126,7 +127,7 @@
     mark.className = "mark " + now;
     mark.textContent = now === "keep" ? "Keep" : "Move";
     mark.setAttribute("aria-label", `${name(photo)}: ${now === "keep" ? "kept" : "moved away"}; change`);
-    const kind = place === 0 ? "best of its group" : photo.identical ? "identical" : `similarity ${similarity(photo)}`;
+    const kind = place === 0 ? "best of its group" : photo.identical ? "identical" : photo.same_pixels ? "same pixels" : `similarity ${similarity(photo)}`;
     item.setAttribute("aria-label", `${name(photo)}, ${kind}, ${now === "keep" ? "keep" : "move away"}`);
   }
 
@@ -263,7 +264,7 @@
   }
   function planRow(g, place) {
     const photo = groups[g][place];
-    const row = { group: g + 1, ...photo, action: action(g, place), similarity: photo.similarity.toFixed(6), identical: Boolean(photo.identical) };
+    const row = { group: g + 1, ...photo, action: action(g, place), similarity: photo.similarity.toFixed(6), identical: Boolean(photo.identical), same_pixels: Boolean(photo.same_pixels) };
     return data.columns.map((column) => {
       const text = String(row[column] ?? "");
       return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
@@ -300,7 +301,7 @@
     if (mode === "side") {
       stage.replaceChildren(
         make("figure", {}, full(g, 0), make("figcaption", {}, "Best")),
-        make("figure", {}, full(g, place), make("figcaption", {}, copy.identical ? "Identical" : similarity(copy))));
+        make("figure", {}, full(g, place), make("figcaption", {}, copy.identical ? "Identical" : copy.same_pixels ? "Same pixels" : similarity(copy))));
     } else {
       const canvas = make("div", { className: "canvas" }, full(g, 0), full(g, place));
       if (best.width && best.height) { // both are laid over each other in the shape of the best

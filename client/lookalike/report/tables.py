@@ -17,6 +17,7 @@ COLUMNS = (
     "path",
     "similarity",
     "identical",
+    "same_pixels",
     "width",
     "height",
     "bytes",
@@ -31,9 +32,9 @@ def write_csv(report: Report, path: Path) -> None:
     """Writes one row for each photo of each group, groups in their order, the representative first.
 
     group: from 1. action: "keep" for the representative, "move" for the others. similarity: to the
-    representative, six decimals. identical: "true" or "false". modified: ISO 8601, UTC. Unknown values are
-    empty. UTF-8; bytes of a file name that are no UTF-8 are written as they are, so that every path can be
-    opened.
+    representative, six decimals. identical, same_pixels: "true" or "false". modified: ISO 8601, UTC. Unknown
+    values are empty. UTF-8; bytes of a file name that are no UTF-8 are written as they are, so that every
+    path can be opened.
     """
     with written_whole(path, errors="surrogateescape") as file:
         table = csv.writer(file, lineterminator="\n")
@@ -50,6 +51,7 @@ def _csv_row(number: int, photo: Photo) -> tuple[object, ...]:
         "" if photo.path is None else photo.path,
         f"{photo.similarity:.6f}",
         "true" if photo.identical else "false",
+        "true" if photo.same_pixels else "false",
         photo.width,
         photo.height,
         photo.bytes,
@@ -72,7 +74,8 @@ def write_json(report: Report, path: Path) -> None:
          "unreadable": [{"path": "...", "reason": "IMAGE_TRUNCATED", "message": "..."}],
          "groups": [{"representative": "<id>",
                      "members": [{"id": "...", "path": "..." or null, "similarity": 1.0, "identical": true,
-                                  "width": 640, "height": 480, "bytes": 1234, "modified": "..."}]}]}
+                                  "same_pixels": true, "width": 640, "height": 480, "bytes": 1234,
+                                  "modified": "..."}]}]}
 
     What is not known is null. The representative is the first member.
     """
@@ -114,6 +117,7 @@ def _json_member(photo: Photo) -> dict[str, Any]:
         "path": None if photo.path is None else str(photo.path),
         "similarity": round(photo.similarity, 6),
         "identical": photo.identical,
+        "same_pixels": photo.same_pixels,
         "width": photo.width,
         "height": photo.height,
         "bytes": photo.bytes,

@@ -1,0 +1,155 @@
+"""Copies of known kinds among many photos: what each method finds, and how much of what it says is right.
+
+    python benchmarks/quality/copies.py PHOTOS [--copies-of 100] [--imagededup PYTHON]
+
+PHOTOS is a folder of distinct photos. Of some of them, spread evenly over those that the packaged fit has not
+seen, one copy of each kind is made and put among all photos. Each method is used as it comes: Lookalike with
+its recipe's threshold; the perceptual hash of package imagehash at up to 10 different bits of 64. With the
+Python of an environment that holds imagededup, its perceptual hash and its CNN method at their default
+thresholds too: that one with EfficientNet-Lite0's pooled last features, the backbone that Lookalike uses,
+since its own weights come from the network.
+
+Prints a table: for each kind the share of copies that a method joins with their photo, and for each method
+the share of the pairs it reports that are of one photo, both with their 95 % interval.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import imagehash
+import numpy as np
+from lookalike.records import share_interval
+from lookalike_extractor.descriptor import load_descriptor_models
+from lookalike_extractor.fitting import read_photo
+from lookalike_extractor.recipe import RECIPES
+from lookalike_server.duplicates import Asked, find_duplicates
+from threshold import EDITS, describe
+
+Pairs = set[tuple[int, int]]
+
+HASH_BITS = 10
+WRITTEN_QUALITY = 92
+
+
+@dataclass(frozen=True)
+class Album:
+    """Files, and of each the photo that it shows and the kind of copy it is, "" for the photo itself."""
+
+    files: list[Path]
+    shows: np.ndarray
+    kinds: list[str]
+
+
+def plant(photos: Path, folder: Path, copies_of: int) -> Album:
+    paths = sorted(photos.rglob("*.jpg"))
+    unseen = range(1, len(paths), 2)
+    chosen = unseen[:: max(1, len(unseen) // copies_of)][:copies_of]
+    files, shows, kinds = [], [], []
+    for number, path in enumerate(paths):
+        photo = read_photo(path)
+        for kind, edit in {"": lambda image: image, **(EDITS if number in chosen else {})}.items():
+            files.append(folder / f"{len(files):05}.jpg")
+            edit(photo).convert("RGB").save(files[-1], quality=WRITTEN_QUALITY)
+            shows.append(number)
+            kinds.append(kind)
+    return Album(files, np.array(shows), kinds)
+
+
+def lookalike_pairs(album: Album) -> Pairs:
+    recipe = RECIPES["near_duplicate"]
+    model = load_descriptor_models([recipe])[0].eval()
+    descriptors = describe(model, recipe.name, map(read_photo, album.files))
+    count = len(descriptors)
+    ids = [f"{number:05}" for number in range(count)]
+    asked = Asked(recipe.duplicate_threshold)
+    found = find_duplicates(ids, descriptors, [b""] * count, [""] * count, asked)
+    return {pair for group in found.groups for pair in combinations(sorted(m.row for m in group.members), 2)}
+
+
+def hash_pairs(album: Album) -> Pairs:
+    bits = np.stack([imagehash.phash(read_photo(file)).hash.ravel() for file in album.files])
+    signs = 2 * bits.astype(np.float32) - 1
+    different = (signs.shape[1] - signs @ signs.T) / 2
+    return set(zip(*np.nonzero(np.triu(different <= HASH_BITS, 1)), strict=True))
+
+
+def imagededup_pairs(album: Album, python: Path) -> dict[str, Pairs]:
+    script = Path(__file__).with_name("run_imagededup.py")
+    folder = album.files[0].parent
+    text = subprocess.run([python, script, folder], check=True, stdout=subprocess.PIPE, text=True).stdout
+    found: dict[str, list[tuple[str, str]]] = json.loads(text.splitlines()[-1])
+    return {
+        name: {(min(a, b), max(a, b)) for a, b in ((int(x[:5]), int(y[:5])) for x, y in pairs)}
+        for name, pairs in found.items()
+    }
+
+
+def table(album: Album, methods: dict[str, Pairs]) -> Iterable[str]:
+    first = {show: number for number, (show, kind) in enumerate(zip(album.shows, album.kinds, strict=True))
+             if not kind}  # fmt: skip
+    yield "| | " + " | ".join(methods) + " |"
+    yield "|---" * (len(methods) + 1) + "|"
+    for kind in EDITS:
+        wanted = {
+            (first[show], number)
+            for number, (show, own) in enumerate(zip(album.shows, album.kinds, strict=True))
+            if own == kind
+        }
+        yield (
+            f"| {kind} | "
+            + " | ".join(_share(len(wanted & pairs), len(wanted)) for pairs in methods.values())
+            + " |"
+        )
+    every = {(first[show], number) for number, show in enumerate(album.shows) if album.kinds[number]}
+    yield (
+        "| **all copies found** | "
+        + " | ".join(_share(len(every & pairs), len(every)) for pairs in methods.values())
+        + " |"
+    )
+    right = {name: sum(album.shows[a] == album.shows[b] for a, b in pairs) for name, pairs in methods.items()}
+    yield (
+        "| **pairs that are right** | "
+        + " | ".join(
+            f"{_share(int(right[name]), len(pairs))} of {len(pairs):,}" for name, pairs in methods.items()
+        )
+        + " |"
+    )
+
+
+def _share(part: int, whole: int) -> str:
+    if not whole:
+        return "-"
+    low, high = share_interval(part, whole)
+    return f"{part / whole:.3f} ({low:.2f}-{high:.2f})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("photos", type=Path)
+    parser.add_argument("--copies-of", type=int, default=100)
+    parser.add_argument("--imagededup", type=Path, metavar="PYTHON")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        album = plant(asked.photos, Path(folder), asked.copies_of)
+        methods, seconds = {}, {}
+        for name, find in (("Lookalike", lookalike_pairs), ("perceptual hash", hash_pairs)):
+            started = time.perf_counter()
+            methods[name] = find(album)
+            seconds[name] = round(time.perf_counter() - started, 1)
+        if asked.imagededup:
+            methods |= imagededup_pairs(album, asked.imagededup)
+    print(f"{len(album.files):,} files; seconds: {json.dumps(seconds)}\n")
+    print("\n".join(table(album, methods)))
+
+
+if __name__ == "__main__":
+    main()
