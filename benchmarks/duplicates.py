@@ -6,7 +6,7 @@ Descriptors are made: clumps of many sizes on few dimensions, as those of images
 every index is bad, and nobody has such images), and planted pairs, a tenth of the items, at 0.90 to 1.00.
 Each size runs in a process of its own. Prints one JSON object a line:
 
-    seconds            of the whole search, groups included
+    seconds            of the whole search as a job runs it: with its shards on disk, synced, and its groups
     memory             peak resident memory, as a multiple of the descriptors' own bytes
     planted_together   share of the planted pairs that are in one group
     recall             [found, pairs, low, high]: the search's own sample with its 95 % interval; null: exact
@@ -30,9 +30,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from lookalike_server.duplicates import Asked, find_duplicates
+from lookalike_server.answers import Snapshot
+from lookalike_server.duplicates import Asked, Search
 from lookalike_server.duplicates.candidates import Floats, Pairs, similar_pairs
 from lookalike_server.duplicates.clusters import clustered_pairs
+from lookalike_server.duplicates.shards import Folder
 
 LATENT = 48  # dimensions that the descriptors really have
 PLANTED = 20  # every twentieth item has a copy
@@ -105,16 +107,19 @@ def measure(
     count: int, dimension: int, threshold: float, exact_up_to: int, python: Path | None, patience: float
 ) -> dict[str, object]:
     descriptors, planted = image_like(count, dimension)
-    ids = [f"{number:08}" for number in range(count)]
     before = resident()
     _reset_peak()
-    started = time.perf_counter()
-    found = find_duplicates(ids, descriptors, [b""] * count, [""] * count, Asked(threshold))
-    seconds = time.perf_counter() - started
-    peak = _peak()
-    group = np.full(count, -1)
-    for number, members in enumerate(found.groups):
-        group[[member.row for member in members.members]] = number
+    with tempfile.TemporaryDirectory() as folder:
+        shards = Folder(Path(folder), {})
+        started = time.perf_counter()
+        found = Search(shards, Asked(threshold)).run(lambda: _snapshot(descriptors))
+        seconds = time.perf_counter() - started
+        peak = _peak()
+        facts = [shards.facts("groups", number) for number in range(shards.count("groups"))]
+        group = np.full(count, -1)
+        for number in range(len(facts)):
+            table = shards.get("groups", number).table
+            group[table.column("row").to_numpy()] = table.column("group").to_numpy()
     together = (group[planted[:, 0]] == group[planted[:, 1]]) & (group[planted[:, 0]] >= 0)
     line: dict[str, object] = {
         "items": count,
@@ -122,8 +127,8 @@ def measure(
         "seconds": round(seconds, 1),
         "memory": round((peak - before + descriptors.nbytes) / descriptors.nbytes, 2),
         "pairs": found.pairs,
-        "groups": len(found.groups),
-        "split": found.split,
+        "groups": sum(fact["groups"] for fact in facts),
+        "split": facts[0]["split"],
         "planted_together": round(float(together.mean()), 5),
         "recall": None
         if found.recall is None
@@ -144,6 +149,13 @@ def measure(
         if python is not None:
             line["imagededup"] = imagededup(python, descriptors, threshold, every, patience)
     return line
+
+
+def _snapshot(descriptors: Floats) -> Snapshot:
+    count = len(descriptors)
+    ids = [f"{number:08}" for number in range(count)]
+    numbers, none = np.arange(1, count + 1), np.zeros(count, np.bool_)
+    return Snapshot(count, numbers, ids, descriptors, [b""] * count, [""] * count, none)
 
 
 def _keys(blocks: Iterable[Pairs], count: int) -> np.ndarray:

@@ -25,16 +25,12 @@ _POLICIES = ("largest", "oldest", "most-connected", "sharpest")
 _KEPT = "what was indexed is kept, and the same command goes on from there; no report was written"
 
 
-class PolicyType(click.ParamType):
-    """A policy by name, or by an attribute."""
-
-    name = "policy"
-
-    def convert(self, value: str, parameter: click.Parameter | None, context: click.Context | None) -> str:
-        kind, _, attribute = value.partition(":")
-        if value not in _POLICIES and not (kind in ("max", "min") and attribute):
-            self.fail(f"{value!r} is not one of {', '.join(_POLICIES)}, max:ATTRIBUTE, min:ATTRIBUTE.")
-        return value
+def _policy(_: click.Context, __: click.Parameter, name: str) -> str:
+    kind, _colon, attribute = name.partition(":")
+    if name not in _POLICIES and not (kind in ("max", "min") and attribute):
+        known = ", ".join(_POLICIES)
+        raise click.BadParameter(f"{name!r} is not one of {known}, max:ATTRIBUTE, min:ATTRIBUTE.")
+    return name
 
 
 @click.command("duplicates", short_help="Find photos that show the same picture.")
@@ -87,7 +83,7 @@ class PolicyType(click.ParamType):
     "--policy",
     default="largest",
     show_default=True,
-    type=PolicyType(),
+    callback=_policy,
     metavar="NAME",
     help="Which photo of a group to keep: largest, oldest, most-connected, sharpest (which looks at every"
     " photo once more), or max:ATTRIBUTE or min:ATTRIBUTE.",

@@ -183,11 +183,12 @@ def read_job(folder: Path) -> Job:
     record = json.loads((folder / RECORD).read_bytes())
     if record["version"] != _VERSION:
         raise ValueError(f"version {record['version']}")
+    share, items, pairs, sequence = record["progress"]
     recall = None if record["recall"] is None else Recall(*record["recall"])
     error = status_pb2.Status.FromString(base64.b64decode(record["error"])) if record["error"] else None
     status = Status(
         State[record["state"]],
-        Progress(*record["progress"], recall=recall),
+        Progress(share, items, pairs, sequence, recall),
         record["groups"],
         ended=record["ended"],
         error=error,
