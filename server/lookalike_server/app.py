@@ -70,7 +70,14 @@ async def run(settings: Settings, stop: Stop, ready: Callable[[str, Engine], Non
     operations = Operations(settings)
     calls = operations.calls
     async with AsyncExitStack() as stack:
-        server, address = listen(settings.address, calls, settings.max_message_bytes, operations.tls)
+        server, address = listen(
+            settings.address,
+            calls,
+            settings.max_message_bytes,
+            operations.tls,
+            settings.max_connections,
+            settings.max_calls,
+        )
         stack.push_async_callback(server.stop, None)
         catalog = Catalog(settings.data)
         stack.callback(catalog.close)

@@ -104,14 +104,20 @@ def listen(
     calls: CallInterceptor,
     max_message_bytes: int,
     tls: grpc.ServerCredentials | None = None,
+    max_connections: int = 64,
+    max_calls: int | None = None,
 ) -> tuple[grpc.aio.Server, str]:
     """Takes the address. Returns the server, not started, and its address with the port that was taken.
 
     Raises ListenFailed.
     """
     probe(address)
-    size = ("grpc.max_receive_message_length", max_message_bytes)
-    server = grpc.aio.server(interceptors=[calls], options=[*_OPTIONS, size])
+    limits = [
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_allowed_incoming_connections", max_connections),
+    ]
+    options = [*_OPTIONS, *limits]
+    server = grpc.aio.server(interceptors=[calls], options=options, maximum_concurrent_rpcs=max_calls)
     try:
         port = server.add_secure_port(address, tls) if tls else server.add_insecure_port(address)
     except RuntimeError as error:

@@ -74,11 +74,15 @@ class Settings(_Table):
     """The user's own recipes by name."""
 
     max_message_bytes: int = Field(64 * MIB, ge=MIB, le=1024 * MIB)
+    max_connections: int = Field(4096, ge=1, le=1_000_000)
+    """Clients that may be connected at once; one more is turned away."""
     max_images_per_message: int = Field(256, ge=1, le=65_536)
     max_image_bytes: int = Field(32 * MIB, ge=1024)
     max_image_pixels: int = Field(100_000_000, ge=1024)
     max_k: int = Field(1000, ge=1, le=100_000)
 
+    max_calls: int = Field(1024, ge=1)
+    """Calls at once. What they have sent and nobody has read yet is bounded by this times max_message_bytes."""
     max_batch: int = Field(32, ge=1, le=4096)
     """Most images of one pass through a model."""
     queue_images: int = Field(1024, ge=1)
