@@ -82,7 +82,7 @@ class Settings(_Table):
     max_k: int = Field(1000, ge=1, le=100_000)
 
     max_calls: int = Field(1024, ge=1)
-    """Calls at once. What they have sent and nobody has read yet is bounded by this times max_message_bytes."""
+    """Calls at once. What was sent and not read yet is bounded by this times max_message_bytes."""
     max_batch: int = Field(32, ge=1, le=4096)
     """Most images of one pass through a model."""
     queue_images: int = Field(1024, ge=1)

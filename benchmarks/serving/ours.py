@@ -1,0 +1,44 @@
+"""Lookalike's server around the shared model. It says on standard output when it is there.
+
+To each line on standard input it answers with its gauges; it ends when that is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+
+import grpc
+from lookalike.v1 import embedding_pb2_grpc
+from lookalike_server.config import Settings
+from lookalike_server.device import Threads, threads
+from lookalike_server.engine import Engine
+from lookalike_server.interceptors import CallInterceptor
+from lookalike_server.services.embedding import EmbeddingServicer
+from shared import MAX_BATCH, Work
+
+
+async def main(model: str, target: str) -> None:
+    work = Work(model)
+    decoders: Threads = threads("cpu")
+    engine = Engine(
+        {work.recipe.name: work.recipe}, work.device, max_batch=MAX_BATCH, decode_threads=decoders.decode
+    )
+    await engine.start()
+    size = ("grpc.max_receive_message_length", 64 << 20)
+    server = grpc.aio.server(interceptors=[CallInterceptor()], options=[size])
+    embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server(EmbeddingServicer(engine, Settings()), server)
+    server.add_insecure_port(target)
+    await server.start()
+    print("ready", flush=True)
+    while await asyncio.to_thread(sys.stdin.readline):
+        now = engine.statistics()
+        gauges = {"images": now.images, "bytes": now.bytes, "waiting": sum(now.waiting.values())}
+        print(json.dumps(gauges | {"done": now.done, "refused": now.refused}), flush=True)
+    await server.stop(None)
+    await engine.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], sys.argv[2]))

@@ -1,0 +1,72 @@
+"""What all servers of the comparison share: the same decoding and the same model, on the same cores."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
+
+MAX_BATCH = 32
+
+_LAST = {"resnet50": "layer4", "efficientnet_lite0": "blocks.15"}
+
+
+class Work:
+    """Decodes and computes as Lookalike's engine does, without its engine.
+
+    Args:
+        name: "tiny", two convolutions on 16 x 16 pixels, or a backbone, pooled at its last stage.
+    """
+
+    def __init__(self, name: str) -> None:
+        from lookalike_server.device import Device, set_threads, tune_allocator
+
+        set_threads(int(os.environ.get("MODEL_THREADS", "2")))
+        tune_allocator()
+        self.recipe, models = _models(name)
+        self.device = Device(models)
+        self.preprocessing = models[0].preprocessing
+
+    def decode(self, data: bytes) -> np.ndarray:
+        """Raises lookalike_extractor.errors.ImageError."""
+        from lookalike_extractor.images import decode, sniff
+
+        return decode(data, self.preprocessing, header=sniff(data))
+
+    def compute(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
+        """Returns descriptors float32 [n, d]."""
+        return next(iter(self.device.run(0, pixels).values()))
+
+
+def _models(name: str) -> tuple[Any, list[Any]]:
+    from lookalike_extractor.recipe import Recipe, Tap
+
+    if name == "tiny":
+        from serving import TinyModel
+
+        return Recipe("tiny", "tiny", (Tap("conv"),), None, None, None, 0.9), [TinyModel()]
+    import torch
+    from lookalike_extractor.backbones import create_architecture, default_preprocessing
+    from lookalike_extractor.backbones.base import Backbone
+    from lookalike_extractor.descriptor import DescriptorModel
+
+    # Weights do not change what a model costs, so that nothing needs to be fetched.
+    torch.manual_seed(1)
+    backbone = Backbone(name, create_architecture(name).eval(), default_preprocessing(name), "of no weights")
+    recipe = Recipe(name, name, (Tap(_LAST[name], "avg"),), None, None, None, 0.9)
+    return recipe, [DescriptorModel(backbone, [recipe])]
+
+
+def jpegs(count: int = 32) -> list[bytes]:
+    """Different photos of about 500 x 375 pixels, always the same."""
+    from photos import encode, photo
+
+    names = ("chelsea", "coffee", "astronaut", "rocket")
+    sizes = [(500 - 4 * (i // len(names)), 375) for i in range(count)]
+    return [encode(photo(names[i % len(names)]).resize(size), quality=90) for i, size in enumerate(sizes)]
