@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from .agreement import LEAST_COSINE, Precision, TapError, expected, shortfall, worst_errors
 from .errors import CaptureFailed, RequestInvalid, VerificationFailed
-from .runtimes import AotPackage, OnnxRuntime, OpenVino, needed, require_compiler
+from .runtimes import AOT_SHAPE, AotPackage, OnnxRuntime, OpenVino, needed, require_compiler
 
 
 def export_onnx(module: nn.Module, example: Tensor, path: Path) -> dict[str, TapError]:
@@ -84,7 +84,8 @@ def export_graph(module: nn.Module, example: Tensor) -> torch.export.ExportedPro
     if len(example) < 2:
         raise RequestInvalid("the example needs two images, or the export would fix the batch to one")
     with torch.no_grad(), converting("torch.export"):
-        return torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+        images = example.contiguous()  # compiled code takes the layout for granted
+        return torch.export.export(module, (images,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
 
 
 def onnx_bytes(module: nn.Module, example: Tensor) -> bytes:
@@ -102,8 +103,9 @@ def write_aot(module: nn.Module, example: Tensor, path: Path) -> None:
     """Writes a package of AOTInductor. Raises as export_aot does, but compares nothing."""
     require_compiler(example.device)
     graph = export_graph(module, example)
+    options = {"aot_inductor.metadata": {AOT_SHAPE: " ".join(map(str, example.shape[1:]))}}
     with converting("AOTInductor"):
-        torch._inductor.aoti_compile_and_package(graph, package_path=str(path))
+        torch._inductor.aoti_compile_and_package(graph, package_path=str(path), inductor_configs=options)
 
 
 def openvino_model(module: nn.Module, example: Tensor) -> Any:
@@ -111,6 +113,7 @@ def openvino_model(module: nn.Module, example: Tensor) -> Any:
     runtime = needed("openvino")
     with converting("OpenVINO"):
         model = runtime.convert_model(export_graph(module, example))
+    model.reshape([-1, *example.shape[1:]])  # the conversion leaves all sizes open
     model.inputs[0].get_tensor().set_names({"image"})
     for output, key in zip(model.outputs, _keys(module, example), strict=True):
         output.get_tensor().set_names({key})

@@ -16,6 +16,9 @@ from torch import Tensor, nn
 
 from .errors import RequestInvalid
 
+AOT_SHAPE = "lookalike_input"
+"""The key of an image's shape in a package, whose code checks nothing."""
+
 _PIP = {
     "onnx": "onnx onnxscript onnxruntime",
     "onnxscript": "onnx onnxscript onnxruntime",
@@ -42,13 +45,22 @@ def require_compiler(device: torch.device) -> None:
         needed("triton")
 
 
+def _fitting(images: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The images as a runtime reads them. Raises RequestInvalid for a type or size it was not made for."""
+    if images.dtype != torch.float32 or tuple(images.shape[1:]) != shape:
+        given, wanted = f"{images.dtype} {list(images.shape)}", ", ".join(map(str, shape))
+        raise RequestInvalid(f"the images are {given}; this was made for torch.float32 [n, {wanted}]")
+    return images.detach().contiguous()
+
+
 class OpenVino(nn.Module):
     """An OpenVINO model that was compiled for this machine's CPU."""
 
-    def __init__(self, compiled: Any, keys: tuple[str, ...]) -> None:
+    def __init__(self, compiled: Any) -> None:
         super().__init__()
         self._compiled = compiled
-        self.keys = keys
+        self._shape = tuple(size.get_length() for size in list(compiled.inputs[0].partial_shape)[1:])
+        self.keys = tuple(output.get_any_name() for output in compiled.outputs)
 
     @classmethod
     def load(cls, model: Any, precision: str = "fp32", threads: int | None = None) -> OpenVino:
@@ -62,11 +74,10 @@ class OpenVino(nn.Module):
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
             "INFERENCE_NUM_THREADS": threads or torch.get_num_threads(),
         }
-        compiled = needed("openvino").compile_model(model, "CPU", properties)
-        return cls(compiled, tuple(output.get_any_name() for output in compiled.outputs))
+        return cls(needed("openvino").compile_model(model, "CPU", properties))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        values = self._compiled([images.detach().contiguous().numpy()])
+        values = self._compiled([_fitting(images, self._shape).numpy()])
         return {key: torch.from_numpy(values[i]) for i, key in enumerate(self.keys)}
 
 
@@ -76,6 +87,7 @@ class OnnxRuntime(nn.Module):
     def __init__(self, session: Any) -> None:
         super().__init__()
         self._session = session
+        self._shape = tuple(session.get_inputs()[0].shape[1:])
         self.keys = tuple(output.name for output in session.get_outputs())
 
     @classmethod
@@ -88,7 +100,7 @@ class OnnxRuntime(nn.Module):
         return cls(runtime.InferenceSession(source, options, providers=["CPUExecutionProvider"]))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        values = self._session.run(self.keys, {"image": images.detach().contiguous().numpy()})
+        values = self._session.run(self.keys, {"image": _fitting(images, self._shape).numpy()})
         return dict(zip(self.keys, map(torch.from_numpy, values), strict=True))
 
 
@@ -98,9 +110,10 @@ class AotPackage(nn.Module):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self._run = torch._inductor.aoti_load_package(str(path))
+        self._shape = tuple(map(int, self._run.loader.get_metadata()[AOT_SHAPE].split()))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        outputs: dict[str, Tensor] = self._run(images)
+        outputs: dict[str, Tensor] = self._run(_fitting(images, self._shape))
         return outputs
 
 

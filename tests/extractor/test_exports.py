@@ -24,6 +24,8 @@ from torchvision.models import VisionTransformer
 IMAGES = example_images(16, 16, 3)
 UNSEEN = example_images(16, 16, 8)[3:]
 
+OTHER_SIZE = r"\[2, 3, 20, 20\]; this was made for torch.float32 \[n, 3, 16, 16\]"
+
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler (g++)")
 
 
@@ -139,13 +141,19 @@ def test_an_onnx_file_has_the_names_and_a_free_batch(tmp_path: Path) -> None:
     session = runtime.InferenceSession(str(tmp_path / "m.onnx"))
     assert [output.name for output in session.get_outputs()] == ["one", "two"]
     assert session.run(["two"], {"image": IMAGES[:1].numpy()})[0].shape == (1, 8)
-    assert OnnxRuntime.load(tmp_path / "m.onnx", threads=1)(UNSEEN)["one"].shape == (5, 8)
+    module = OnnxRuntime.load(tmp_path / "m.onnx", threads=1)
+    assert module(UNSEEN)["one"].shape == (5, 8)
+    with pytest.raises(RequestInvalid, match=OTHER_SIZE):
+        module(example_images(20, 20))
 
 
 def test_an_openvino_file_is_read_back(tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     export_openvino(extractor("cnn"), IMAGES, tmp_path / "m.xml")
-    assert agree("cnn", OpenVino.load(tmp_path / "m.xml", threads=1))
+    module = OpenVino.load(tmp_path / "m.xml", threads=1)
+    assert agree("cnn", module)
+    with pytest.raises(RequestInvalid, match=OTHER_SIZE):
+        module(example_images(20, 20))
 
 
 @needs_compiler
@@ -155,6 +163,8 @@ def test_a_package_that_was_compiled_ahead_is_read_back(tmp_path: Path) -> None:
     with torch.no_grad():
         cosines = least_cosines(extractor("recorded")(UNSEEN), module(UNSEEN))
     assert min(cosines.values()) > 0.99999
+    with pytest.raises(RequestInvalid, match=OTHER_SIZE):
+        module(example_images(20, 20))
 
 
 # What cannot be
