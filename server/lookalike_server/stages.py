@@ -34,11 +34,11 @@ _HELD_SECONDS = 0.003
 # Bulk runs in batches that give so much of the most images a second; while interactive callers are about in
 # such as keep them waiting for less.
 _SHARE, _SHARE_BESIDE_INTERACTIVE = 0.95, 0.75
-_LEAST_BULK = 8
+_LEAST_BULK = 4
 _DECODE_WEIGHT = 0.05
 # What a batch of the trial at the start tells of sizes, in other batches.
 _TRIAL_WEIGHT = 20
-_ABOUT_SECONDS = 2.0
+_ABOUT_SECONDS = 10.0
 
 
 class Model(Protocol):

@@ -40,6 +40,17 @@ class SteadyDevice(Device):
         return super().run(model, pixels)
 
 
+class PairingDevice(SteadyDevice):
+    """One image takes as long as two, as on a CPU."""
+
+    def warm_up(self) -> list[list[tuple[int, float]]]:
+        return [[(n, n * self.seconds) for n in (2, 4, 16)]]
+
+    def run(self, model: int, pixels: Sequence[Any]) -> dict[str, Any]:
+        time.sleep(self.seconds * (len(pixels) == 1))
+        return super().run(model, pixels)
+
+
 class HangingDevice(Device):
     """Hangs until it is let go."""
 
@@ -242,6 +253,33 @@ async def images_a_second(engine: Engine, image: Any, seconds: float = 0.7) -> f
 
     await asyncio.gather(*(caller() for _ in range(8)))
     return done / seconds
+
+
+def test_an_interactive_caller_hardly_notices_a_saturating_stream(good: list[bytes]) -> None:
+    async def waits(engine: Engine, count: int) -> list[float]:
+        taken = []
+        for _ in range(count):
+            started = time.monotonic()
+            await one(engine, np.zeros((16, 16, 3), np.uint8))
+            taken.append(time.monotonic() - started)
+            await asyncio.sleep(0.003)
+        return sorted(taken)
+
+    async def main() -> None:
+        async with running(PairingDevice(0.005), max_batch=32) as engine:
+            alone = await waits(engine, 20)
+            bulk = [
+                asyncio.create_task(engine.embed([np.ones((16, 16, 3), np.uint8)] * 64, [], wait=True))
+                for _ in range(12)
+            ]
+            await eventually(lambda: engine.decoded > 100)
+            beside = await waits(engine, 20)
+            assert any(not call.done() for call in bulk)
+            for call in bulk:
+                call.cancel()
+        assert beside[10] < 3 * alone[10]  # twice, and this machine's noise
+
+    asyncio.run(main())
 
 
 # Models
