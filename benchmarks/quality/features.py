@@ -16,19 +16,25 @@ from lookalike_extractor.descriptor import DescriptorModel
 from lookalike_extractor.fitting import pooled, read_photo
 from lookalike_extractor.images import Pixels, fit
 from lookalike_extractor.recipe import Recipe, Tap
-from lookalike_extractor.views import views
+from lookalike_extractor.unseen import UNSEEN
+from lookalike_extractor.views import MOST_PASTED, pasted_views, views
 from numpy.typing import NDArray
 from PIL import Image
 from suites import SUITES, Split
 
 Floats = NDArray[np.float32]
 Picture = Callable[[], Image.Image]
+Views = Callable[[Pixels], list[Pixels]]
 
 NODES = ("blocks.5.expand", "blocks.10.expand", "blocks.15.expand", "head")
 POOLINGS = ("avg", "gem", "rgem", "rmac")
 ALL = tuple(Tap(node, pooling) for node, pooling in product(NODES, POOLINGS))
 VIEWED = (Tap("blocks.10.expand", "rgem"), Tap("blocks.15.expand", "rgem"))
 FIT_COPIES, CALIBRATION_COPIES = 3, 4
+CALIBRATED = ("letterbox", "gamma", "erase", "watermark", "sharpen", "noise", "pixelate")
+"""Families of edits that thresholds are set with; no whitening is fitted with them."""
+JUDGED = tuple(family for family in UNSEEN if family not in CALIBRATED)
+"""Families that neither a whitening nor a threshold has seen."""
 _CHANNELS = {"blocks.5.expand": 240, "blocks.10.expand": 672, "blocks.15.expand": 1152, "head": 1280}
 _BATCH = 64
 
@@ -60,19 +66,19 @@ class Extractor:
         self.model = DescriptorModel(load_backbone(recipe.backbone), [recipe])
         cache.mkdir(parents=True, exist_ok=True)
 
-    def describe(self, name: str, pictures: Sequence[Picture], many: bool = False) -> Features:
-        """Features of pictures, or, with `many`, of all views of each in turn."""
+    def describe(
+        self, name: str, pictures: Sequence[Picture], seen: Views = lambda whole: [whole]
+    ) -> Features:
+        """Features of all views of each picture in turn; of the whole alone unless told otherwise."""
         file = self.cache / f"{name}.npy"
         if not file.exists():
-            parts = [self._rows(batch, many) for batch in _batches(pictures)]
+            parts = [self._rows(batch, seen) for batch in _batches(pictures)]
             np.save(file, np.concatenate(parts))
         return Features(np.load(file, mmap_mode="r"), self.taps)
 
-    def _rows(self, pictures: Sequence[Picture], many: bool) -> NDArray[np.float16]:
+    def _rows(self, pictures: Sequence[Picture], seen: Views) -> NDArray[np.float16]:
         def inputs(picture: Picture) -> list[Pixels]:
-            pixels = np.asarray(picture())
-            seen = views(pixels) if many else [pixels]
-            return [fit(view, self.model.preprocessing) for view in seen]
+            return [fit(view, self.model.preprocessing) for view in seen(np.asarray(picture()))]
 
         with ThreadPoolExecutor(2) as pool:
             flat = [pixels for several in pool.map(inputs, pictures) for pixels in several]
@@ -97,6 +103,42 @@ def suite_copies(photos: Sequence[Path], canvases: Sequence[Path], suite: str, s
         for place, path in enumerate(photos)
         for name in SUITES[suite]
     ]
+
+
+def pasted(pixels: Pixels) -> list[Pixels]:
+    """The views of pasted_views, the whole again where there are fewer."""
+    seen = pasted_views(pixels)
+    return seen + [pixels] * (1 + MOST_PASTED - len(seen))
+
+
+VIEWS: dict[str, tuple[Views, int]] = {"three views": (pasted, 1 + MOST_PASTED), "ten views": (views, 10)}
+"""Rectangles that may be pasted, or a grid; and how many views each picture has."""
+
+
+def unseen_copies(photos: Sequence[Path], copies: int, families: Sequence[str], seed: int) -> list[Picture]:
+    """`copies` random copies of each photo in turn, with edits of unseen.UNSEEN."""
+
+    def made(path: Path, number: int) -> Image.Image:
+        photo = read_photo(path)
+        return random_copy(photo, seeded(seed, "unseen", str(path), number), photo, families, edits=UNSEEN)
+
+    return [partial(made, path, number) for path in photos for number in range(copies)]
+
+
+def describe_unseen(extractor: Extractor, split: Split, seed: int) -> dict[str, Features]:
+    """Copies with edits that no whitening was fitted with, by the names of their parts."""
+    parts = {
+        "calibration": (CALIBRATED, CALIBRATION_COPIES),
+        "background": (CALIBRATED, 2),
+        "originals": (JUDGED, CALIBRATION_COPIES),
+        "strangers": (JUDGED, CALIBRATION_COPIES),
+    }
+    return {
+        f"{part} unseen": extractor.describe(
+            f"{seed}-{part}-unseen", unseen_copies(getattr(split, part), count, families, seed)
+        )
+        for part, (families, count) in parts.items()
+    }
 
 
 def random_copies(photos: Sequence[Path], copies: int, seed: int) -> list[Picture]:
@@ -133,7 +175,7 @@ def describe_split(extractor: Extractor, split: Split, seed: int) -> dict[str, F
         f"{part} copies": extractor.describe(
             f"{seed}-{part}-copies", random_copies(getattr(split, part), count, seed)
         )
-        for part, count in (("fit", FIT_COPIES), ("calibration", CALIBRATION_COPIES), ("background", 2))
+        for part, count in (("fit", FIT_COPIES),)
     }
     return plain | suites | copied
 

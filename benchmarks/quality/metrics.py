@@ -71,3 +71,32 @@ def class_retrieval(descriptors: Floats, labels: NDArray[np.str_]) -> float:
     precision = np.cumsum(found, axis=1) / np.arange(1, len(labels))
     kept = positives > 0
     return float(((precision * found).sum(axis=1)[kept] / positives[kept]).mean())
+
+
+@dataclass(frozen=True)
+class Verification:
+    """How well a threshold tells pairs of the same from pairs of others.
+
+    Attributes:
+        equal_error_rate: where as many true pairs are rejected as false ones are accepted.
+        accepted: share of true pairs accepted (TAR) at each false acceptance rate (FAR) asked for.
+    """
+
+    equal_error_rate: float
+    accepted: tuple[float, ...]
+
+
+def verification(
+    true: Floats, false: Floats, false_acceptances: tuple[float, ...] = (1e-2, 1e-3)
+) -> Verification:
+    """Scores of pairs of the same [m] and of others [n].
+
+    A pair is accepted at or above the threshold; at most the FAR of the false ones may be.
+    """
+    true, false = np.sort(true), np.sort(false)
+    thresholds = np.unique(np.concatenate([true, false, [np.inf]]))
+    rejected = np.searchsorted(true, thresholds) / len(true)
+    accepted = 1 - np.searchsorted(false, thresholds) / len(false)
+    nearest = np.argmin(np.abs(rejected - accepted))
+    rates = [1 - rejected[np.flatnonzero(accepted <= most)[0]] for most in false_acceptances]
+    return Verification(float(rejected[nearest] + accepted[nearest]) / 2, tuple(map(float, rates)))

@@ -10,17 +10,28 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import torch
-from features import ALL, VIEWED, Extractor, Features, canvas_of, describe_split, suite_copies
+from features import (
+    ALL,
+    VIEWED,
+    VIEWS,
+    Extractor,
+    Features,
+    describe_split,
+    describe_unseen,
+    suite_copies,
+)
 from lookalike_extractor.calibration import PRECISIONS, ScoredPairs, calibrate
 from lookalike_extractor.normalization import extend_gallery, extend_queries, query_bias
 from lookalike_extractor.pooling import join
 from lookalike_extractor.recipe import Tap
+from lookalike_extractor.views import PART_HANDICAP
 from lookalike_extractor.whitening import Whitening, fit_pairs, fit_pca
-from metrics import CopyDetection, Floats, class_retrieval, copy_detection
+from metrics import CopyDetection, Floats, class_retrieval, copy_detection, verification
 from suites import SUITES, Split, split
 
 ENDINGS = {".jpg", ".jpeg", ".png", ".webp"}
@@ -115,7 +126,7 @@ def trial(describe: Describe, suite: str, normalised: bool = False, int8: bool =
     if normalised:
         queries = extend_queries(queries, query_bias(queries, describe("background")))
         gallery = extend_gallery(gallery)
-    edits = len(SUITES[suite])
+    edits = len(own) // len(describe("originals"))
     matches = np.concatenate([np.arange(len(own)) // edits, np.full(len(strange), -1)])
     return Trial(queries @ gallery.T, matches, np.arange(len(queries)) % edits)
 
@@ -130,42 +141,50 @@ def view_trial(
     extractor: Extractor,
     photos: Split,
     seed: int,
-    method: Method,
+    kind: str,
     features: Mapping[str, Features],
     normalised: bool,
 ) -> Trial:
-    """Suite v2 with ten views of each query, on its first originals and strangers; the gallery is whole."""
-    describe = describer(method, features)
-    whitenings = [whitening(method.fitted, features, tap) for tap in method.taps]
+    """Suite v2 with views of each query, on its first originals and strangers; the gallery is whole."""
+    describe = describer(DEFAULT, features)
+    whitenings = [whitening(DEFAULT.fitted, features, tap) for tap in DEFAULT.taps]
     gallery = np.concatenate([describe("originals"), describe("distractors")])
-    edits = len(SUITES["v2"])
+    edits, (seen, count) = len(SUITES["v2"]), VIEWS[kind]
     rows = []
-    for part, count in (("originals", VIEWED_ORIGINALS), ("strangers", VIEWED_STRANGERS)):
-        pictures = suite_copies(getattr(photos, part)[:count], photos.strangers, "v2", seed)
-        seen = extractor.describe(f"{seed}-{part}-v2-views", pictures, many=True)
-        rows.append(joined(seen, method.taps, whitenings))
+    for part, most in (("originals", VIEWED_ORIGINALS), ("strangers", VIEWED_STRANGERS)):
+        pictures = suite_copies(getattr(photos, part)[:most], photos.strangers, "v2", seed)
+        name = f"{seed}-{part}-v2-{'views' if count == 10 else 'pasted'}"
+        rows.append(joined(extractor.describe(name, pictures, seen), DEFAULT.taps, whitenings))
     queries = np.concatenate(rows)
     similarities = queries @ gallery.T
     if normalised:
-        similarities = similarities - query_bias(queries, describe("background"))[:, None]
-    best = similarities.reshape(-1, 10, len(gallery)).max(axis=1)
-    own = len(rows[0]) // 10
+        similarities -= query_bias(queries, describe("background"))[:, None]
+    per_view = similarities.reshape(-1, count, len(gallery))
+    per_view[:, 1:] -= PART_HANDICAP
+    best = per_view.max(axis=1)
+    own = len(rows[0]) // count
     matches = np.concatenate([np.arange(own) // edits, np.full(len(best) - own, -1)])
     return Trial(best, matches, np.arange(len(best)) % edits)
 
 
-def calibrated(describe: Describe, photos: Split, seed: int, suite: str) -> list[tuple[float, float, float]]:
-    """(asked, reached, recall): thresholds from copies of other photos, judged on the suite."""
+def verified(run: Trial) -> tuple[float, float, float]:
+    """EER, TAR at a FAR of .01 and of .001: pairs of a copy and its photo against pairs with any other."""
+    matched = run.matches >= 0
+    true = np.zeros(run.similarities.shape, bool)
+    true[np.flatnonzero(matched), run.matches[matched]] = True
+    told = verification(run.similarities[true], run.similarities[~true])
+    return told.equal_error_rate, *told.accepted
+
+
+def calibrated(describe: Describe, suite: str) -> list[tuple[float, float, float]]:
+    """(asked, reached, recall): thresholds from other photos and other edits, judged on a suite."""
     gallery = np.concatenate([describe("calibration"), describe("distractors")])
-    own, strange = describe("calibration copies"), describe("background copies")
+    own, strange = describe("calibration unseen"), describe("background unseen")
     strange = strange[: len(own) // 3]
     copies = len(own) // len(describe("calibration"))
     numbers = np.arange(len(own) + len(strange)) // copies
     matches = np.where(np.arange(len(numbers)) < len(own), numbers, -1)
     similarities = np.concatenate([own, strange]) @ gallery.T
-    for query in range(len(own)):  # a composite is a copy of its canvas too: that pair says nothing
-        canvas = canvas_of(photos.calibration, photos.calibration[query // copies], query % copies, seed)
-        similarities[query, photos.calibration.index(canvas)] = -1.0
     thresholds = calibrate(ranked_pairs(similarities, matches, numbers), PRECISIONS)
     judged = trial(describe, suite)
     pairs = ranked_pairs(judged.similarities, judged.matches, judged.matches)
@@ -198,7 +217,7 @@ def main() -> None:
     parser.add_argument("photos", type=Path)
     parser.add_argument("--cache", type=Path, required=True, help="a folder for what is described")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--views", action="store_true", help="ten views of v2's queries, first seed (slow)")
+    parser.add_argument("--views", action="store_true", help="views of v2's queries, first seed (slow)")
     parser.add_argument(
         "--hash", action="store_true", help="perceptual hash too; needs `pip install imagehash`"
     )
@@ -244,16 +263,20 @@ def report_default(
         for place, edit in enumerate(edits):
             rows = [trial(d, suite).measure(place) for d in describers]
             print(f"| {suite} | {edit} | {columns(rows)} |")
-    for suite in SUITES:
-        for asked in zip(
-            *(calibrated(d, splits[seed], seed, suite) for d, seed in zip(describers, splits, strict=True)),
-            strict=True,
-        ):
+        told = [verified(trial(describe, suite)) for describe in describers]
+        rates = " | ".join(spread(list(values)) for values in zip(*told, strict=True))
+        print(f"verification | {suite} | {rates} |")
+    viewed = Extractor(wanted.cache, VIEWED)
+    judged = [
+        describer(DEFAULT, features[seed] | describe_unseen(viewed, splits[seed], seed)) for seed in splits
+    ]
+    for suite in (*SUITES, "unseen"):
+        for asked in zip(*(calibrated(describe, suite) for describe in judged), strict=True):
             reached, recall = spread([row[1] for row in asked]), spread([row[2] for row in asked])
             print(f"calibrated | {suite} | {asked[0][0]:.2f} | {reached} | {recall} |")
     if wanted.views:
         seed = wanted.seeds[0]
-        report_views(Extractor(wanted.cache, VIEWED), splits[seed], seed, features[seed])
+        report_views(viewed, splits[seed], seed, features[seed])
 
 
 def report_views(extractor: Extractor, photos: Split, seed: int, features: Mapping[str, Features]) -> None:
@@ -263,8 +286,8 @@ def report_views(extractor: Extractor, photos: Split, seed: int, features: Mappi
     count = np.arange(len(whole.matches))
     kept = (count < VIEWED_ORIGINALS * edits) | ((count >= own) & (count < own + VIEWED_STRANGERS * edits))
     runs = {"one view": Trial(whole.similarities[kept], whole.matches[kept], whole.edits[kept])}
-    for name, normalised in (("ten views", False), ("ten views + score normalisation", True)):
-        runs[name] = view_trial(extractor, photos, seed, DEFAULT, features, normalised)
+    for kind, (suffix, normalised) in product(VIEWS, (("", False), (" + score normalisation", True))):
+        runs[kind + suffix] = view_trial(extractor, photos, seed, kind, features, normalised)
     for name, run in runs.items():
         print(f"views | {name} | all | {columns([run.measure()])} |")
         for place, edit in enumerate(SUITES["v2"]):
