@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from lookalike_extractor.calibration import ScoredPairs, calibrate, least_similarity
+from lookalike_extractor.calibration import ScoredPairs, calibrate, least_similarity, wilson
 from lookalike_extractor.errors import FitRefused
 from lookalike_extractor.normalization import extend_gallery, extend_queries, query_bias
 from lookalike_extractor.views import views
@@ -49,6 +49,20 @@ def test_a_threshold_does_not_part_equal_similarities() -> None:
 
 def test_no_threshold_is_given_where_none_is_good_enough() -> None:
     assert least_similarity(np.array([0.9, 0.8], np.float32), np.array([False, True]), 0.9) == float("inf")
+
+
+def test_pairs_count_as_often_as_they_were_drawn() -> None:
+    similarities, true = np.array([0.9, 0.8, 0.7], np.float32), np.array([True, False, True])
+    assert least_similarity(similarities, true, 0.7) == pytest.approx(0.9)
+    assert least_similarity(similarities, true, 0.7, np.array([2, 1, 1])) == pytest.approx(0.7)
+    assert least_similarity(similarities, true, 0.7, np.array([0, 1, 1])) == float("inf")
+
+
+def test_wilsons_interval_is_that_of_the_textbook() -> None:
+    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)  # Newcombe 1998, table I
+    assert wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=1e-4)
+    assert wilson(29, 29) == pytest.approx((0.8830, 1.0), abs=1e-4)
+    assert wilson(0, 0) == (0.0, 1.0)
 
 
 def test_too_few_pairs_are_refused() -> None:

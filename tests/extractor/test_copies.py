@@ -18,25 +18,28 @@ from lookalike_extractor.copies import (
     workable,
 )
 from lookalike_extractor.errors import RecipeInvalid
+from lookalike_extractor.unseen import UNSEEN, erase, frame, letterbox, posterise
 from photos import photo
 from PIL import Image, ImageChops
+
+EVERY = {**FAMILIES, **UNSEEN}
 
 
 def same(a: Image.Image, b: Image.Image) -> bool:
     return a.size == b.size and ImageChops.difference(a, b).getbbox() is None
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EVERY)
 def test_one_seed_makes_one_copy(family: str) -> None:
-    first, again = (FAMILIES[family](photo("coffee"), seeded(3, family), photo("rocket")) for _ in range(2))
+    first, again = (EVERY[family](photo("coffee"), seeded(3, family), photo("rocket")) for _ in range(2))
     assert same(first, again)
     assert not same(first, photo("coffee"))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EVERY)
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (7, 5)])
 def test_the_smallest_pictures_have_copies_too(family: str, size: tuple[int, int]) -> None:
-    copy = FAMILIES[family](Image.new("RGB", size, "red"), seeded(0), Image.new("RGB", size))
+    copy = EVERY[family](Image.new("RGB", size, "red"), seeded(0), Image.new("RGB", size))
     assert copy.mode == "RGB"
     assert min(copy.size) >= 1
 
@@ -54,6 +57,22 @@ def test_copies_of_one_photo_differ_by_seed() -> None:
 def test_only_the_families_asked_for_are_used() -> None:
     only_flipped = random_copy(photo("chelsea"), seeded(0), photo("rocket"), families=["flip"])
     assert same(only_flipped, flip(workable(photo("chelsea"))))
+
+
+def test_no_edit_belongs_to_both_tables() -> None:
+    assert set(FAMILIES).isdisjoint(UNSEEN)
+    with pytest.raises(RecipeInvalid, match="there is no family of edits 'flip'; there are frame"):
+        random_copy(photo("chelsea"), seeded(0), photo("rocket"), ["flip"], edits=UNSEEN)
+
+
+def test_unseen_edits_keep_what_they_promise() -> None:
+    image = Image.new("RGB", (200, 100), (200, 30, 90))
+    assert frame(image, 0.1, seeded(0)).size == (220, 120)
+    assert letterbox(image, 1.0).size == (200, 200)
+    assert letterbox(image, 4.0).size == (400, 100)
+    assert len(np.unique(np.asarray(posterise(photo("coffee"), 1)))) <= 2
+    painted = np.asarray(erase(image, 0.1, seeded(0))) != np.asarray(image)
+    assert 0.09 < painted.any(axis=2).mean() < 0.22
 
 
 @pytest.mark.parametrize("families", [["flop"], []])

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from lookalike.v1 import search_pb2 as pb
+from lookalike.v1 import types_pb2
 from lookalike_extractor.errors import LookalikeError
 from lookalike_extractor.images import ImageLimits
 from lookalike_extractor.normalization import query_bias
@@ -202,7 +203,7 @@ class Closer:
             for one in parts
         ]
 
-    async def _cut(self, path: str, image: pb.types_pb2.Image, kind: int) -> list[Pixels] | LookalikeError:
+    async def _cut(self, path: str, image: types_pb2.Image, kind: int) -> list[Pixels] | LookalikeError:
         try:
             source = image_from_wire(image, f"{path}.image")
             return await in_thread(self._catalog.workers, self._views_of, source, kind)
