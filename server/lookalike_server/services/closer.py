@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -39,7 +39,10 @@ from lookalike_server.wire import image_from_wire
 
 RERANKED = 100
 """Nearest items among which the order is made anew."""
-_VIEWS = {pb.VIEWS_GRID: views, pb.VIEWS_PASTED: pasted_views}
+_VIEWS: Mapping[int, Callable[[Pixels], list[Pixels]]] = {
+    pb.VIEWS_GRID: views,
+    pb.VIEWS_PASTED: pasted_views,
+}
 _RERANKS = (pb.RERANK_UNSPECIFIED, pb.RERANK_QUERY_EXPANSION, pb.RERANK_K_RECIPROCAL)
 
 
