@@ -84,12 +84,13 @@ def requests(
     rerank = _known("rerank", options.get("rerank", ""), _RERANKS)
     most = max(1, limits.max_images_per_message // weight)
     limits = replace(limits, max_images_per_message=most)
+    default: dict[str, Any] = {"k": 0 if options.get("range") else 10}
     entries = (_entries.Entry(i, source, "", query) for i, (source, query) in enumerate(named))
     for chunk in _bulk.cut(entries, limits):
         yield search_pb2.SearchRequest(
             collection=collection,
             queries=_sendable(chunk),
-            **{"k": 0 if options.get("range") else 10} | options | {"views": views, "rerank": rerank},
+            **default | {**options, "views": views, "rerank": rerank},
         )
 
 
