@@ -8,7 +8,8 @@ Each size runs in a process of its own. Prints one JSON object a line:
 
     seconds            of the whole search as a job runs it: with its shards on disk, synced, and its groups
     memory             peak resident memory, as a multiple of the descriptors' own bytes
-    planted_together   share of the planted pairs that are in one group
+    planted_found      share of the planted pairs at or over the threshold that the search connected
+    planted_together   share of all planted pairs that are in one group: chains are taken apart
     recall             [found, pairs, low, high]: the search's own sample with its 95 % interval; null: exact
     exact_seconds      for comparing every pair, up to --exact-up-to items
     clustered_seconds  for the clustered search of pairs, for the same items
@@ -32,8 +33,9 @@ from pathlib import Path
 import numpy as np
 from lookalike_server.answers import Snapshot
 from lookalike_server.duplicates import Asked, Search
-from lookalike_server.duplicates.candidates import Floats, Pairs, similar_pairs
+from lookalike_server.duplicates.candidates import Floats, Pairs, similar_pairs, verified_scores
 from lookalike_server.duplicates.clusters import clustered_pairs
+from lookalike_server.duplicates.groups import join, roots
 from lookalike_server.duplicates.shards import Folder
 
 LATENT = 48  # dimensions that the descriptors really have
@@ -120,7 +122,10 @@ def measure(
         for number in range(len(facts)):
             table = shards.get("groups", number).table
             group[table.column("row").to_numpy()] = table.column("group").to_numpy()
+        connected = _connected(shards)
     together = (group[planted[:, 0]] == group[planted[:, 1]]) & (group[planted[:, 0]] >= 0)
+    similar = verified_scores(descriptors, planted[:, 0], planted[:, 1]) >= threshold
+    met = (connected[planted[:, 0]] == connected[planted[:, 1]])[similar]
     line: dict[str, object] = {
         "items": count,
         "dimension": dimension,
@@ -129,6 +134,7 @@ def measure(
         "pairs": found.pairs,
         "groups": sum(fact["groups"] for fact in facts),
         "split": facts[0]["split"],
+        "planted_found": round(float(met.mean()), 5),
         "planted_together": round(float(together.mean()), 5),
         "recall": None
         if found.recall is None
@@ -149,6 +155,18 @@ def measure(
         if python is not None:
             line["imagededup"] = imagededup(python, descriptors, threshold, every, patience)
     return line
+
+
+def _connected(shards: Folder) -> np.ndarray:
+    """The set of each row, from the links."""
+    images = shards.get("images", 0).table
+    parent = np.arange(images.num_rows)
+    for number in range(shards.count("links")):
+        table = shards.get("links", number).table
+        join(parent, table.column("first").to_numpy(), table.column("second").to_numpy())
+    sets = np.empty(images.num_rows, np.int64)
+    sets[images.column("row").to_numpy()] = roots(parent, images.column("image").to_numpy())
+    return sets
 
 
 def _snapshot(descriptors: Floats) -> Snapshot:

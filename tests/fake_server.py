@@ -16,6 +16,8 @@ import numpy as np
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 from lookalike.v1 import (
+    calibration_pb2,
+    calibration_pb2_grpc,
     collections_pb2,
     collections_pb2_grpc,
     duplicates_pb2,
@@ -59,6 +61,7 @@ class FakeServer(
     items_pb2_grpc.ItemServiceServicer,
     search_pb2_grpc.SearchServiceServicer,
     duplicates_pb2_grpc.DuplicateServiceServicer,
+    calibration_pb2_grpc.CalibrationServiceServicer,
 ):
     """All services in one. Bytes that begin with b"bad" are no image."""
 
@@ -89,6 +92,7 @@ class FakeServer(
             (items_pb2_grpc, "ItemService"),
             (search_pb2_grpc, "SearchService"),
             (duplicates_pb2_grpc, "DuplicateService"),
+            (calibration_pb2_grpc, "CalibrationService"),
         ):
             getattr(module, f"add_{service}Servicer_to_server")(self, self._server)
         port = self._server.add_insecure_port(address)
@@ -317,6 +321,15 @@ class FakeServer(
         if request.HasField("min_score"):
             scored = [hit for hit in scored if hit.score >= request.min_score]
         return search_pb2.QueryResult(hits=sorted(scored, key=lambda hit: -hit.score)[: request.k])
+
+    def GetCalibration(self, request: Any, context: Any) -> calibration_pb2.GetCalibrationResponse:
+        self._collection(request.collection, context)
+        known = calibration_pb2.Threshold(
+            precision=0.95, min_score=0.7, reached=0.96, reached_low=0.951, reached_high=0.97, recall=0.8
+        )
+        return calibration_pb2.GetCalibrationResponse(
+            calibration=calibration_pb2.Calibration(collection=request.collection, thresholds=[known])
+        )
 
     # duplicates: identical bytes are duplicates
 

@@ -185,7 +185,7 @@ def test_the_groups_can_be_read_as_parquet(shell: Shell, album: Path, tmp_path: 
 
 
 def test_a_precision_takes_the_place_of_a_threshold(shell: Shell, album: Path, server: FakeServer) -> None:
-    assert shell("duplicates", album, "--precision", "0.95", "--json") == 0
+    assert shell.json("duplicates", album, "--precision", "0.95")["precision_reached"]["low"] == 0.951
     assert server.job_request.precision == 0.95
     assert not server.job_request.HasField("threshold")
     assert shell("duplicates", album, "--precision", "0.95", "--threshold", "0.9") == 2

@@ -229,7 +229,9 @@ def test_another_file_with_the_same_pixels_is_told_from_one_that_only_looks_alik
 
 
 def test_a_report_states_the_recall_of_a_search_and_what_was_asked(report: Report, tmp_path: Path) -> None:
-    sampled = replace(report, sampled=(99, 100), precision=0.95, against=["/archive"])
+    sampled = replace(
+        report, sampled=(99, 100), precision=0.95, reached=(0.96, 0.951, 0.97), against=["/archive"]
+    )
     write_json(sampled, tmp_path / "groups.json")
     said = json.loads((tmp_path / "groups.json").read_text())
     assert said["recall"] == {
@@ -237,11 +239,12 @@ def test_a_report_states_the_recall_of_a_search_and_what_was_asked(report: Repor
         "low": pytest.approx(0.946, abs=1e-3),
         "high": pytest.approx(0.998, abs=1e-3),
     }
+    assert said["precision_reached"]["low"] == 0.951
     assert (said["precision"], said["against"]) == (0.95, ["/archive"])
     write_html(sampled, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
     assert "recall <b>0.9900</b> (0.9455 to 0.9982, by sample)" in page
-    assert "for a precision of <b>0.95</b>" in page
+    assert "for a precision of <b>0.95</b>, by calibration 0.9600 (0.9510 to 0.9700)" in page
     write_html(report, tmp_path / "report.html")
     assert "every pair compared" in (tmp_path / "report.html").read_text()
 

@@ -60,7 +60,8 @@ def search(client: Client, found: Found, wish: Wish, machine: str) -> tuple[Outc
     job = _job(client, collection, wish, recipe, since)
     with meter("comparing", outcome.added + outcome.unchanged, "photos") as advance:
         groups = client.jobs.finish(job.id, lambda now: advance(now.items_done, now.items_total))
-    return outcome, _report(wish, found, outcome, groups, client.jobs.get(job.id), recipe)
+    report = _report(wish, found, outcome, groups, client.jobs.get(job.id), recipe)
+    return outcome, replace(report, reached=_reached(collection, job))
 
 
 def _job(client: Client, collection: Collection, wish: Wish, recipe: RecipeInfo, since: int) -> DuplicateJob:
@@ -88,6 +89,16 @@ def _job(client: Client, collection: Collection, wish: Wish, recipe: RecipeInfo,
         if error.reason == "NOT_CALIBRATED":
             say(f"these photos are in collection {collection.name}")
         raise
+
+
+def _reached(collection: Collection, job: DuplicateJob) -> tuple[float, float, float] | None:
+    """What the collection's calibration says of the precision that was asked for."""
+    if job.precision is None:
+        return None
+    for known in collection.calibration().thresholds:
+        if known.precision >= job.precision:
+            return known.reached, known.reached_low, known.reached_high
+    return None
 
 
 def _recipe(client: Client, name: str) -> RecipeInfo:

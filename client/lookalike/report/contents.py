@@ -60,6 +60,8 @@ class Report:
     """The folders whose photos are the reference; empty where there was none."""
     precision: float | None = None
     """Asked for in place of a threshold."""
+    reached: tuple[float, float, float] | None = None
+    """The precision of pairs at or over the threshold by the calibration, with its 95 % interval."""
     sampled: tuple[int, int] | None = None
     """What an exact sample says of the search: (found, pairs), it found so many of so many pairs. None when
     every pair was compared."""

@@ -25,7 +25,7 @@ COLUMNS = (
 )
 
 JSON_VERSION = 1
-_RECALL = ("estimate", "low", "high")
+_INTERVAL = ("estimate", "low", "high")
 
 
 def write_csv(report: Report, path: Path) -> None:
@@ -68,6 +68,7 @@ def write_json(report: Report, path: Path) -> None:
          "recipe": "near_duplicate", "threshold": 0.9, "policy": "largest",
          "against": [],                      folders of the reference, which nothing is moved from
          "precision": null,                  what was asked for in place of a threshold
+         "precision_reached": null,          by the calibration, as "recall"
          "recall": {"estimate": 0.999, "low": 0.994, "high": 1.0},  null: every pair was compared
          "counts": {"photos_seen": 9, "kept": 6, "redundant": 2, "unreadable": 1,
                     "groups": 1, "bytes_freed": 123456},
@@ -88,7 +89,8 @@ def write_json(report: Report, path: Path) -> None:
         "policy": report.policy,
         "against": list(report.against),
         "precision": report.precision,
-        "recall": None if report.recall is None else dict(zip(_RECALL, report.recall, strict=True)),
+        "precision_reached": report.reached and dict(zip(_INTERVAL, report.reached, strict=True)),
+        "recall": None if report.recall is None else dict(zip(_INTERVAL, report.recall, strict=True)),
         "counts": {
             "photos_seen": report.photos_seen,
             "kept": report.kept,

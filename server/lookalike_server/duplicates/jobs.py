@@ -145,7 +145,7 @@ class JobBoard:
         try:
             with faults(job.task.collection):
                 self._work(job)
-        except Stopped:
+        except (Stopped, Draining):  # the collection may be closed a moment before the board
             if job.stop.is_set():
                 _end(job, State.CANCELLED)
         except Exception as error:  # a job's failure is its own; the next one must run
