@@ -71,6 +71,30 @@ def test_recording_leaves_no_fake_tensors_behind() -> None:
     assert model.cache == {}
 
 
+class Pairing(nn.Module):
+    """Looks at pairs of images as one batch, and parts them again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 2, 1)
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        if left.shape[1:] != right.shape[1:]:
+            raise ValueError("images of a pair must be alike")
+        one, other = self.conv(torch.cat([left, right])).chunk(2)
+        return one - other
+
+
+def test_two_inputs_may_be_joined_along_the_batch() -> None:
+    model = Pairing().eval()
+    extractor = create_feature_extractor(model, ["sub"], example_inputs=(IMAGE, IMAGE + 1))
+    assert extractor.capture.used == "recorded"
+    assert extractor.verification.batch_sizes == (1, 3)
+    assert torch.equal(extractor(images(2), images(2) * 2)["sub"], model(images(2), images(2) * 2))
+    with pytest.raises(RequestInvalid, match="as many right as left"):
+        extractor(images(2), images(3))
+
+
 def test_another_size_than_the_recorded_one_is_refused() -> None:
     extractor = create_feature_extractor(Looping().eval(), ["sub"], example_inputs=IMAGE)
     with pytest.raises(RequestInvalid, match=r"shape \[2, 3, 32, 32\].*\[n, 3, 16, 16\]"):

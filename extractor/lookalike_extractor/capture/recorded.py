@@ -104,9 +104,17 @@ class Recorder(Interception):
     def _expect(self, placeholder: fx.Node, tensor: Tensor) -> None:
         for axis, size in enumerate(tensor.shape):
             if isinstance(size, torch.SymInt):
-                self._symbols.setdefault(size.node.expr, (placeholder, axis))
+                first = self._symbols.setdefault(size.node.expr, (placeholder, axis))
+                if first[0] is not placeholder:
+                    self._expect_as_many(placeholder, first[0])
         self._note_shape(tensor, placeholder)
         self._graph.call_function(require_input, (placeholder, *placeholder.meta["recorded"]))
+
+    def _expect_as_many(self, placeholder: fx.Node, first: fx.Node) -> None:
+        """Inputs that are as many share the symbol, so that a model may join and part them."""
+        sizes = [self._graph.call_method("size", (node, 0)) for node in (placeholder, first)]
+        condition = self._graph.call_function(operator.eq, tuple(sizes))
+        self._graph.call_function(require, (condition, f"as many {placeholder.target} as {first.target}", ""))
 
     def _note_shape(self, value: Any, node: fx.Node) -> None:
         """What a value must be like to stand in for this one: name, shape with None for the batch, type."""
@@ -239,9 +247,9 @@ def _state(root: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _symbolic(tensor: Tensor, fake: FakeTensorMode) -> Tensor:
-    """A fake of `tensor` whose first axis is a symbol."""
+    """A fake of `tensor` whose first axis is a symbol, the same for all that are as long."""
     if not tensor.dim():
         return fake.from_tensor(tensor)
-    axes = [DimDynamic.DYNAMIC] + [DimDynamic.STATIC] * (tensor.dim() - 1)
+    axes = [DimDynamic.DUCK] + [DimDynamic.STATIC] * (tensor.dim() - 1)
     context: Any = StatelessSymbolicContext(dynamic_sizes=axes)
     return fake.from_tensor(tensor, symbolic_context=context)
