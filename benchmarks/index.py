@@ -1,5 +1,7 @@
-"""Measures a collection against FAISS's exact index: searches, filters, durable writes, opening.
+"""Measures a collection: exact searches beside FAISS's exact index, approximate ones beside FAISS, hnswlib
+and usearch, filters, durable writes, opening.
 
+    pip install hnswlib usearch        optional; those that are not there are left out
     python benchmarks/index.py --items 100000 --dimension 512
 
 The data is like that of images: clusters, few strong directions, many weak ones. On Gaussian noise every
@@ -11,17 +13,21 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
 from lookalike_extractor.recipe import Space
+from lookalike_server.building import IndexSettings
 from lookalike_server.catalog import Catalog
 from lookalike_server.collection import Collection
+from lookalike_server.proposing import propose
 from lookalike_server.rows import NewRow
 
 K = 10
@@ -78,6 +84,78 @@ def searches(shop: Collection, vectors: np.ndarray) -> Iterator[str]:
         )
 
 
+def others(vectors: np.ndarray) -> Iterator[tuple[str, Any, Callable[[Any, int], Callable[..., Any]]]]:
+    """Yields other libraries' graphs: their name, the index, and a search with a given effort."""
+    raw = faiss.index_factory(vectors.shape[1], "HNSW32", faiss.METRIC_INNER_PRODUCT)
+    raw.add(vectors)
+    yield (
+        "FAISS HNSW32",
+        raw,
+        lambda i, ef: lambda q: i.search(q, K, params=faiss.SearchParametersHNSW(efSearch=ef))[1],
+    )
+    try:
+        import hnswlib
+
+        graph = hnswlib.Index("ip", vectors.shape[1])
+        graph.init_index(len(vectors), ef_construction=100, M=16)
+        graph.add_items(vectors)
+        graph.set_num_threads(1)
+
+        def with_effort(i: Any, ef: int) -> Callable[..., Any]:
+            i.set_ef(ef)
+            return lambda q: i.knn_query(q, K)[0]
+
+        yield "hnswlib M=16", graph, with_effort
+    except ImportError:
+        pass
+    try:
+        from usearch.index import Index
+
+        half = Index(ndim=vectors.shape[1], metric="ip", dtype="f16", connectivity=16)
+        half.add(np.arange(len(vectors)), vectors)
+
+        def expanded(i: Any, ef: int) -> Callable[..., Any]:
+            i.expansion_search = ef
+            return lambda q: np.stack([i.search(one, K).keys for one in q])
+
+        yield "usearch f16", half, expanded
+    except ImportError:
+        pass
+
+
+def approximate(shop: Collection, vectors: np.ndarray) -> Iterator[str]:
+    """One query at a time, one thread; the others' effort is the least that has the collection's recall."""
+    faiss.omp_set_num_threads(os.cpu_count() or 1)
+    queries = image_like(1000, vectors.shape[1], seed=7)
+    truth = np.sort(queries @ vectors.T, axis=1)[:, -K]
+    begin = time.perf_counter()
+    while not shop.index_status().indexed or shop.index_status().building:
+        time.sleep(0.2)
+    status = shop.index_status()
+    waited = time.perf_counter() - begin
+    yield f"{status.factory} made in {waited:.0f} s more; it says that its recall is {status.recall:.3f}"
+    found = [[hit.score for hit in hits] for hits in shop.search(queries, K).hits]
+    reached = float(np.mean(np.array(found) >= truth[:, None] - 1e-5))
+    _, cpu = timed(lambda: [shop.search(q[None], K) for q in queries[:300]], 2)
+    yield f"collection       recall {reached:.3f}   {300e3 / cpu:7.0f} queries a CPU second, attributes read"
+    _, cpu = timed(lambda: [propose(shop._view, q[None], K, None) for q in queries[:300]], 2)
+    mine = 300e3 / cpu
+    yield f"its index alone  recall {reached:.3f}   {mine:7.0f} queries a CPU second"
+    for name, index, effort in others(vectors):
+        faiss.omp_set_num_threads(1)
+        for ef in (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512):
+            search = effort(index, ef)
+            scores = np.einsum("qd,qkd->qk", queries, vectors[search(queries).astype(np.int64)])
+            got = float(np.mean(scores >= truth[:, None] - 1e-5))
+            if got >= reached - 0.001:
+                break
+        _, cpu = timed(lambda s=search: [s(q[None]) for q in queries[:300]], 2)  # type: ignore[misc]
+        yield (
+            f"{name:16} recall {got:.3f}   {300e3 / cpu:7.0f} queries a CPU second at ef {ef:3}   "
+            f"{mine / (300e3 / cpu):5.2f} times"
+        )
+
+
 def recall(shop: Collection, vectors: np.ndarray, names: list[str]) -> float:
     """Returns the share of the true nearest that searches find; ties count by score."""
     queries = image_like(100, vectors.shape[1], seed=2)
@@ -98,10 +176,10 @@ def filtered(shop: Collection, vectors: np.ndarray) -> Iterator[str]:
         mask = np.arange(len(vectors)) % 10_000 < slots
         truth = np.sort(vectors[mask].astype(np.float64) @ query[0].astype(np.float64))[::-1][:K]
         hits = shop.search(query, K, where=f"slot < {slots}").hits[0]
-        right = np.allclose([hit.score for hit in hits], truth, atol=1e-6)
+        right = np.mean([hit.score >= truth[-1] - 1e-6 for hit in hits] or [True])
         yield (
             f"{name:>7} fit   first {first:8.1f} ms (CPU {first_cpu:8.1f})   "
-            f"again {wall:8.1f} ms (CPU {cpu:8.1f})   {'exact' if right else 'WRONG'}"
+            f"again {wall:8.1f} ms (CPU {cpu:8.1f})   recall {right:.2f}, {len(hits)} hits"
         )
 
 
@@ -127,13 +205,17 @@ def durable_upserts(shop: Collection, clients: int, seconds: float = 3.0) -> str
     )
 
 
-def measure(root: Path, items: int, dimension: int) -> None:
+def measure(root: Path, options: argparse.Namespace) -> None:
+    items, dimension = options.items, options.dimension
     vectors = image_like(items, dimension)
     space = Space(id="benchmark", dimension=dimension, recipe="benchmark")
     with Catalog(root) as catalog:
         shop = catalog.create("shop", space)
+        shop.configure_index(IndexSettings(kind="auto" if options.approximate else "exact"))
         print(f"{items} items of {dimension} dimensions, written at {fill(shop, vectors):.0f}/s")
         print("\nsearches, k = 10", *searches(shop, vectors), sep="\n  ")
+        if options.approximate:
+            print("\napproximate, k = 10", *approximate(shop, vectors), sep="\n  ")
         print("\none query with a filter", *filtered(shop, vectors), sep="\n  ")
         replaced = image_like(items // 2, dimension, seed=4)
         fill(shop, replaced)
@@ -156,9 +238,10 @@ def main() -> None:
     )
     parser.add_argument("--items", type=int, default=100_000)
     parser.add_argument("--dimension", type=int, default=512)
+    parser.add_argument("--approximate", action="store_true", help="let the collection make an index")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        measure(Path(folder), options.items, options.dimension)
+        measure(Path(folder), options)
 
 
 if __name__ == "__main__":

@@ -147,6 +147,21 @@ class AsyncCollection(AsyncDuplicateCalls, AsyncCalibrationCalls):
             if not request.page_token:
                 return
 
+    async def configure_index(
+        self,
+        kind: str = "auto",
+        *,
+        target_recall: float = 0.98,
+        storage: str = "fp16",
+        timeout: float | None = None,
+    ) -> CollectionInfo:
+        """Like `Collection.configure_index`."""
+        request = collections_pb2.ConfigureIndexRequest(
+            name=self.name, settings=_wire.index_settings(kind, target_recall, storage)
+        )
+        answer = await self._client._call(self._collections.ConfigureIndex, request, timeout)
+        return _wire.collection_info(answer.collection)
+
     async def verify(self, *, timeout: float | None = None) -> VerifyReport:
         """Like `Collection.verify`."""
         request = collections_pb2.VerifyCollectionRequest(name=self.name)

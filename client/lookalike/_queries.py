@@ -30,6 +30,7 @@ class SearchOptions(TypedDict, total=False):
     group_size: int
     min_sequence: int
     explain: bool
+    exact: bool
     views: str
     normalize: bool
     rerank: str

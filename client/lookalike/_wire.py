@@ -136,8 +136,35 @@ def verify_report(wire: collections_pb2.VerifyCollectionResponse) -> records.Ver
 def collection_info(wire: collections_pb2.Collection) -> records.CollectionInfo:
     created = wire.create_time.ToDatetime(tzinfo=UTC)
     return records.CollectionInfo(
-        wire.name, wire.recipe, space(wire.space), wire.item_count, wire.sequence, created
+        wire.name,
+        wire.recipe,
+        space(wire.space),
+        wire.item_count,
+        wire.sequence,
+        created,
+        index_info(wire.index) if wire.HasField("index") else None,
     )
+
+
+def index_info(wire: collections_pb2.IndexStatus) -> records.IndexInfo:
+    return records.IndexInfo(
+        wire.settings.kind,
+        wire.settings.target_recall,
+        wire.factory,
+        wire.recall,
+        wire.indexed_count,
+        wire.building,
+        wire.memory_bytes,
+        wire.disk_bytes,
+    )
+
+
+def index_settings(kind: str, target_recall: float, storage: str) -> collections_pb2.IndexSettings:
+    return collections_pb2.IndexSettings(kind=kind, target_recall=target_recall, storage=storage)
+
+
+def index_estimate(wire: collections_pb2.EstimateIndexResponse) -> records.IndexEstimate:
+    return records.IndexEstimate(wire.factory, wire.memory_bytes, wire.disk_bytes)
 
 
 def check_recipe(info: records.CollectionInfo, recipe: str) -> None:

@@ -24,6 +24,7 @@ from lookalike.records import (
     BackboneInfo,
     CollectionInfo,
     EmbedResult,
+    IndexEstimate,
     Limits,
     NodeInfo,
     RecipeInfo,
@@ -182,6 +183,21 @@ class AsyncClient:
     def jobs(self) -> AsyncJobs:
         """The searches for duplicates on this server."""
         return AsyncJobs(self)
+
+    async def estimate_index(
+        self,
+        item_count: int,
+        dimension: int,
+        kind: str = "auto",
+        *,
+        storage: str = "fp16",
+        timeout: float | None = None,
+    ) -> IndexEstimate:
+        """Like `Client.estimate_index`."""
+        request = collections_pb2.EstimateIndexRequest(
+            item_count=item_count, dimension=dimension, settings=_wire.index_settings(kind, 0, storage)
+        )
+        return _wire.index_estimate(await self._call(self._collections.EstimateIndex, request, timeout))
 
     async def restore(
         self, path: str | os.PathLike[str], name: str = "", *, timeout: float | None = None

@@ -23,6 +23,7 @@ from lookalike.records import (
     BackboneInfo,
     CollectionInfo,
     EmbedResult,
+    IndexEstimate,
     Limits,
     NodeInfo,
     RecipeInfo,
@@ -208,6 +209,21 @@ class Client:
     def jobs(self) -> Jobs:
         """The searches for duplicates on this server."""
         return Jobs(self)
+
+    def estimate_index(
+        self,
+        item_count: int,
+        dimension: int,
+        kind: str = "auto",
+        *,
+        storage: str = "fp16",
+        timeout: float | None = None,
+    ) -> IndexEstimate:
+        """What a collection of so many items would take; `Collection.configure_index` tells the arguments."""
+        request = collections_pb2.EstimateIndexRequest(
+            item_count=item_count, dimension=dimension, settings=_wire.index_settings(kind, 0, storage)
+        )
+        return _wire.index_estimate(self._call(self._collections.EstimateIndex, request, timeout))
 
     def restore(
         self, path: str | os.PathLike[str], name: str = "", *, timeout: float | None = None

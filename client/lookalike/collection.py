@@ -180,6 +180,7 @@ class Collection(DuplicateCalls, CalibrationCalls):
             group_by: an attribute, as "product.id": of items with equal values only the nearest are hits.
             group_size: most hits of each group; 1 unless told otherwise.
             min_sequence: waits until the collection has reached this number, as a report's `sequence`.
+            exact: compares with every item, where else an approximate index would be asked.
             explain: sets `explanation` of what is returned.
             views: "pasted" looks for pictures inside the query picture as well, "grid" at nine parts of it.
             normalize: subtracts from scores how alike the query is to the collection's background, so that
@@ -213,6 +214,29 @@ class Collection(DuplicateCalls, CalibrationCalls):
             request.page_token = answer.results[0].next_page_token
             if not request.page_token:
                 return
+
+    def configure_index(
+        self,
+        kind: str = "auto",
+        *,
+        target_recall: float = 0.98,
+        storage: str = "fp16",
+        timeout: float | None = None,
+    ) -> CollectionInfo:
+        """Chooses how searches go through the collection; the index is made in the background.
+
+        Args:
+            kind: "auto", "exact", or a factory string of FAISS, as "HNSW32,SQ8" or "IVF4096,PQ64x4fs".
+            target_recall: share of the ten nearest that searches should find, 0.5 to 1.
+            storage: of descriptors in an index of "auto": "fp16", "int8" or "pq".
+
+        `info().index` tells when it is there, and what recall was measured.
+        """
+        request = collections_pb2.ConfigureIndexRequest(
+            name=self.name, settings=_wire.index_settings(kind, target_recall, storage)
+        )
+        answer = self._client._call(self._collections.ConfigureIndex, request, timeout)
+        return _wire.collection_info(answer.collection)
 
     def verify(self, *, timeout: float | None = None) -> VerifyReport:
         """Has the server read everything it stores of this collection, and compare all copies of it."""

@@ -124,6 +124,33 @@ class NodeInfo(Record):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
+class IndexInfo(Record):
+    """How searches go through a collection, and what that takes."""
+
+    kind: str
+    """As it was chosen: "auto", "exact" or a factory string."""
+    target_recall: float
+    factory: str
+    """What there is: a factory string of FAISS; empty for an exact scan."""
+    recall: float
+    """Measured share of the ten nearest that searches find."""
+    indexed_count: int
+    building: bool
+    memory_bytes: int
+    disk_bytes: int
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class IndexEstimate(Record):
+    """What an index would take."""
+
+    factory: str
+    memory_bytes: int
+    disk_bytes: int
+    """Of all files, ids and attributes not counted."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class CollectionInfo(Record):
     name: str
     recipe: str
@@ -132,6 +159,8 @@ class CollectionInfo(Record):
     sequence: int
     """Number of the last write; it only grows. 0 when nothing was written yet."""
     created: datetime
+    index: IndexInfo | None = None
+    """None from a server that does not tell."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)

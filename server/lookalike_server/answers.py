@@ -26,6 +26,8 @@ class Ask:
     group_by: str = ""
     """Path of an attribute: of items with equal values only the nearest `group_size` are hits."""
     group_size: int = 1
+    exact: bool = False
+    """Compare with every item, even where there is an approximate index."""
     after: Place | None = None
     """Only hits that come after this place."""
     passed: int = 0

@@ -1,6 +1,7 @@
 """All collections of a data directory, which one process has open at a time.
 
 <data>/.lock                 held while the directory is open; tells who holds it
+<data>/.reserve              disk for deletions when there is no other
 <data>/<name>/store.db       a collection
 <data>/.new-<name>           one that was being made, <data>/.gone-<name> one that was being deleted:
                              a rename makes either happen whole, and what a kill left over is removed at
@@ -34,6 +35,7 @@ from lookalike_server.errors import (
     DiskFull,
     StoreUnusable,
 )
+from lookalike_server.reserve import Reserve
 from lookalike_server.schema import sync_folder
 from lookalike_server.store import Store
 from lookalike_server.upkeep import restored
@@ -65,6 +67,7 @@ class Catalog:
             root.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(root)
         try:
+            self._reserve = Reserve(root / ".reserve")
             with _usable(root):
                 self._recover()
         except BaseException:
@@ -113,7 +116,7 @@ class Catalog:
         sync_folder(draft)
         draft.rename(self.root / name)
         sync_folder(self.root)
-        self._open[name] = collection = Collection(self._path(name))
+        self._open[name] = collection = Collection(self._path(name), self._reserve)
         return collection
 
     def _check_free(self, name: str) -> None:
@@ -175,7 +178,7 @@ class Catalog:
 
     def _reopen(self, name: str) -> None:
         try:
-            self._open[name] = Collection(self._path(name))
+            self._open[name] = Collection(self._path(name), self._reserve)
         except LookalikeError as error:
             _log.error("collection %r is left out: %s", name, error)
             self._broken[name] = error

@@ -12,8 +12,6 @@ the one after some write, whole.
 from __future__ import annotations
 
 import json
-import logging
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -25,42 +23,49 @@ from lookalike_extractor.errors import LookalikeError
 from numpy.typing import NDArray
 
 from lookalike_server.answers import Ask, SearchResult, Snapshot
+from lookalike_server.approximate import Approximate
+from lookalike_server.building import EXACT_BELOW, IndexSettings
 from lookalike_server.current import Current
 from lookalike_server.errors import ArgumentInvalid, DescriptorInvalid, Draining
 from lookalike_server.filters import parse_filter
+from lookalike_server.gate import Gate
+from lookalike_server.indexer import Indexer, settings_of
 from lookalike_server.reader import Reader
+from lookalike_server.reserve import Reserve
 from lookalike_server.rows import Descriptor, NewRow, Row, Written, check_id, unit
 from lookalike_server.schema import Segment
 from lookalike_server.searching import Searcher
 from lookalike_server.segments import Keeper, Rewrite
+from lookalike_server.status import IndexStatus, index_status
 from lookalike_server.upkeep import Verified, back_up, verified
 from lookalike_server.view import View
 from lookalike_server.writer import Change, Writer
 from lookalike_server.writing import Writing
-
-_SETTLE_BYTES = 32 << 20
-
-_log = logging.getLogger(__name__)
 
 
 class Collection:
     """A named set of items with descriptors of one space. Any thread may call it; calls block.
 
     Opening it reads all vectors. Raises StoreDamaged, StoreTooNew or StoreUnusable.
+
+    Args:
+        path: of the store.
+        reserve: disk for deletions when there is no other.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._current = Current(path)
+    def __init__(self, path: Path, reserve: Reserve) -> None:
+        self._current = Current(path, reserve)
         store = self._current.store
         self.name, self.space, self.created = store.name, store.space, store.created
-        self._use = threading.Condition()
-        self._users = 0
-        self._closed: LookalikeError | None = None
-        self._unsettled = 0
+        self._gate = Gate()
         self._searcher = Searcher(self.state)
-        self._writer = Writer(f"write-{self.name}", self._commit, self._settle)
+        self._writer = Writer(f"write-{self.name}", self._commit, self._current.settle)
         self._keeper = Keeper(self._current.segments, lambda: self._view, self._publish_rewrite)
+        self._indexer = Indexer(
+            path.parent / "indexes", lambda: self._view, self.get_document, self._publish_indexes
+        )
         self._keeper.wake()
+        self._indexer.wake()
 
     @property
     def _view(self) -> View:
@@ -76,16 +81,15 @@ class Collection:
 
     def close(self, reason: LookalikeError | None = None) -> None:
         """Ends what is under way, then refuses every call with `reason`."""
+        self._indexer.close()
         self._keeper.close()
-        with self._use:
-            if self._closed is not None:
-                return
-            self._closed = reason or Draining(f"Collection {self.name!r} is closed; the server is stopping.")
+        if self._gate.close(
+            reason or Draining(f"Collection {self.name!r} is closed; the server is stopping.")
+        ):
             self._writer.end()
-        self._writer.join()
-        with self._use:
-            self._use.wait_for(lambda: not self._users)
-        self._current.store.close()
+            self._writer.join()
+            self._gate.wait_empty()
+            self._current.store.close()
 
     def upsert(self, rows: Sequence[NewRow]) -> Written:
         """Inserts the rows, or replaces those whose ids are there: all or, when it raises, none."""
@@ -127,7 +131,7 @@ class Collection:
     def submit_delete(self, ids: Sequence[str]) -> Future[Written]:
         for item_id in ids:
             check_id(item_id)
-        return self._submit(lambda writing: writing.delete(ids))
+        return self._submit(lambda writing: writing.delete(ids), frees=True)
 
     def get(self, ids: Sequence[str], *, descriptors: bool = False) -> dict[str, Row]:
         """Returns those items that are there, by id."""
@@ -196,6 +200,16 @@ class Collection:
             reference=np.isin(keys, fitting),
         )
 
+    def configure_index(self, settings: IndexSettings) -> None:
+        """Chooses the index; it is made in the background, and searches go on with what there was."""
+        settings.factory(max(self.count, EXACT_BELOW), self.space.dimension)
+        self.set_document("index", settings.as_json())
+        self._indexer.wake()
+
+    def index_status(self) -> IndexStatus:
+        """Returns what index there is, how good it is and what it takes."""
+        return index_status(self._view, settings_of(self.get_document), self._current.folder, self._indexer)
+
     def verify(self) -> Verified:
         """Reads everything and compares all copies of it."""
         with self.state() as (reader, view):
@@ -203,7 +217,7 @@ class Collection:
 
     def back_up(self, path: Path) -> int:
         """Copies the collection, as it is now, to a new file; returns its sequence number."""
-        with self._in_use():
+        with self._gate.inside():
             return back_up(self._current.store, path)
 
     def set_document(self, name: str, value_json: str) -> None:
@@ -232,47 +246,24 @@ class Collection:
     @contextmanager
     def state(self) -> Iterator[tuple[Reader, View]]:
         """Gives store and view after one and the same write."""
-        with self._in_use(), self._current.state() as state:
+        with self._gate.inside(), self._current.state() as state:
             yield state
 
-    @contextmanager
-    def _in_use(self) -> Iterator[None]:
-        with self._use:
-            if self._closed is not None:
-                raise self._closed
-            self._users += 1
-        try:
-            yield
-        finally:
-            with self._use:
-                self._users -= 1
-                self._use.notify_all()
-
-    def _submit(self, apply: Callable[[Writing], Written]) -> Future[Written]:
-        with self._use:
-            if self._closed is not None:
-                raise self._closed
-            return self._writer.put(apply)
+    def _submit(self, apply: Callable[[Writing], Written], *, frees: bool = False) -> Future[Written]:
+        with self._gate.held():
+            return self._writer.put(apply, frees=frees)
 
     def _commit(self, changes: Sequence[Change]) -> Sequence[Written]:
-        results, size = self._current.commit(changes)
-        self._unsettled += size
+        results = self._current.commit(changes)
         if len(self._view.parts) > 1:
             self._keeper.wake()
         return results
 
     def _publish_rewrite(self, rewrite: Rewrite) -> Sequence[Segment]:
         self._submit(partial(self._current.rewrite, rewrite)).result()
+        self._indexer.wake()
         with self._current.store.reading() as reader:
             return reader.segments()
 
-    def _settle(self) -> None:
-        if self._unsettled > _SETTLE_BYTES:
-            self._unsettled = 0
-            try:
-                self._current.store.settle()
-            except Exception:
-                # What was written is safe in the log; the next time may go better.
-                _log.warning(
-                    "the log of collection %r could not be moved into its file", self.name, exc_info=True
-                )
+    def _publish_indexes(self, indexes: Sequence[Approximate], listed: str) -> None:
+        self._submit(partial(self._current.replace_indexes, indexes, listed)).result()

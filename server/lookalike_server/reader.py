@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lookalike_server.errors import StoreDamaged
 from lookalike_server.rows import Descriptor, Row
-from lookalike_server.schema import Segment, document_crc, item_crc, vector_crc
+from lookalike_server.schema import TALLY_MODULUS, Segment, document_crc, item_crc, vector_crc
 
 if TYPE_CHECKING:
     from lookalike_server.filter_sql import Filter
@@ -59,10 +59,12 @@ class Reader:
             vectors = np.frombuffer(b"".join(data for _, data, _ in rows), "<f4")
             yield np.array([k for k, _, _ in rows], np.int64), vectors.reshape(len(rows), -1)
 
-    def count(self) -> int:
-        """Returns the number of items."""
-        count: int = self._connection.execute("SELECT count(*) FROM item").fetchone()[0]
-        return count
+    def tally(self) -> tuple[int, int]:
+        """Returns the number of items, and a sum over their keys, as View.tally does."""
+        count, keys = self._connection.execute(
+            "SELECT count(*), coalesce(sum(k % ?), 0) FROM item", (TALLY_MODULUS,)
+        ).fetchone()
+        return count, keys
 
     def damage(self) -> Iterator[str]:
         """Reads everything and tells, in words, each thing that is not what was written."""

@@ -45,14 +45,14 @@ def nearest(parts: Sequence[tuple[Part, Mask]], queries: Vectors, k: int) -> lis
     for query, scores, places, least in zip(queries, rough, rows, floor, strict=True):
         kept = np.flatnonzero((scores >= least) & (scores > -np.inf))
         keys, vectors = _gathered([part for part, _, _ in found], which[kept], places[kept])
-        answers.append(_best(keys, exact_scores(query, vectors), k))
+        answers.append(best(keys, exact_scores(query, vectors), k))
     return answers
 
 
 def within(parts: Sequence[tuple[Part, Mask]], query: Descriptor, least: float, most: int) -> Found:
     """Finds all rows of the masks with at least that score; of more than `most` the best, with ties."""
     tolerance = _tolerance(len(query))
-    floor, best = least - tolerance, NOTHING
+    floor, found = least - tolerance, NOTHING
     for part, mask in parts:
         rows = np.flatnonzero(mask)
         vectors = part.vectors[: part.count]
@@ -60,13 +60,12 @@ def within(parts: Sequence[tuple[Part, Mask]], query: Descriptor, least: float, 
         near = rows[rough >= floor]
         scores = exact_scores(query, part.vectors[near])
         kept = scores.astype(np.float64) >= least
-        best = Found(
-            np.concatenate([best.keys, part.keys[near[kept]]]), np.concatenate([best.scores, scores[kept]])
-        )
-        if len(best.keys) > most:
-            best = _best(best.keys, best.scores, most)
-            floor = float(best.scores.min()) - tolerance
-    return best
+        keys = np.concatenate([found.keys, part.keys[near[kept]]])
+        found = Found(keys, np.concatenate([found.scores, scores[kept]]))
+        if len(found.keys) > most:
+            found = best(found.keys, found.scores, most)
+            floor = float(found.scores.min()) - tolerance
+    return found
 
 
 def exact_scores(query: Descriptor, vectors: Vectors) -> NDArray[np.float32]:
@@ -139,6 +138,7 @@ def _gathered(
     return keys, vectors
 
 
-def _best(keys: Keys, scores: NDArray[np.float32], k: int) -> Found:
+def best(keys: Keys, scores: NDArray[np.float32], k: int) -> Found:
+    """Returns the k best, and all that tie with the last of them."""
     kept = scores >= _kth(scores[None], k)
     return Found(keys[kept], scores[kept])

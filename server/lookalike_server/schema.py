@@ -32,6 +32,7 @@ from lookalike_server.errors import DiskFull, StoreDamaged, StoreUnusable
 
 SCHEMA = 2
 APPLICATION = 0x4C4F4F4B  # "LOOK": tells our files from other SQLite files
+TALLY_MODULUS = 1_000_003
 # Pages this large hold several vectors: with SQLite's own 4 KiB a file is twice its data.
 PAGE_BYTES = 32_768
 

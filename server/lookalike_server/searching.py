@@ -24,6 +24,7 @@ from lookalike_server.choosing import Chosen, choose, members_of
 from lookalike_server.filter_sql import Filter
 from lookalike_server.filters import EVERYTHING, both, parse_filter
 from lookalike_server.parts import Keys, Vectors
+from lookalike_server.proposing import propose, worthwhile
 from lookalike_server.reader import Reader
 from lookalike_server.rows import Descriptor, Row
 from lookalike_server.scan import Found
@@ -60,7 +61,10 @@ class Searcher:
         except _Replaced:
             with self._states() as (reader, view):
                 run = _Run(self, view, reader, queries, ask, self.wanted(reader, parse_filter(ask.where)))
-                chosen = run.answer(exclude)
+                try:
+                    chosen = run.answer(exclude)
+                except _Replaced:
+                    raise reader.damaged("its items, which are others than those searched") from None
         account = replace(run.account(), filter_seconds=filtered)
         return SearchResult(view.sequence, [c.hits for c in chosen], [c.more for c in chosen], account)
 
@@ -118,12 +122,25 @@ class _Run:
         leaders = self._deep_enough(self.queries, exclude, self.wanted, replace(self.ask, group_size=1))
         return [self._filled(*one) for one in zip(self.queries, exclude, leaders, strict=True)]
 
+    @property
+    def through_index(self) -> bool:
+        """Pages and groups must see everything to be in order."""
+        plain = not (self.ask.exact or self.ask.every or self.ask.group_by or self.ask.after)
+        return plain and worthwhile(self.view, self.wanted)
+
     def account(self) -> Account:
+        plan = "exact scan" if self.wanted is None else "exact scan of the items that fit"
+        compared = self._most(self.wanted)
+        if self.through_index:
+            beside = sum(part.living for part in self.view.beside())
+            widths = [f"{one.factory} at {one.effort.width}" for one in self.view.indexes]
+            plan = f"{', '.join(widths)}, exact scan of {beside} items beside"
+            compared = beside + sum(one.most(self.ask.k) for one in self.view.indexes)
         return Account(
-            plan="exact scan" if self.wanted is None else "exact scan of the items that fit",
+            plan=plan,
             items=self.view.count,
             fitting=self._most(self.wanted),
-            compared=self._most(self.wanted),
+            compared=compared,
             queries=len(self.queries),
             scan_seconds=self.scan_seconds,
             rows_seconds=self.rows_seconds,
@@ -153,6 +170,8 @@ class _Run:
         if self.ask.every and self.ask.min_score is not None:
             least = self.ask.min_score
             found = [self.view.within(query, least, depth, wanted) for query in queries]
+        elif self.through_index:
+            found = propose(self.view, queries, depth, wanted)
         else:
             found = self.view.search(queries, depth, wanted)
         self.scan_seconds += time.perf_counter() - begin

@@ -109,7 +109,17 @@ def open_view(folder: Path, reader: Reader, dimension: int) -> View:
             parts.append(part.without(gone))
     rest = View.built(dimension, 0, reader.blocks(segments[-1].last + 1 if segments else 0))
     remove_strangers(folder, segments)
-    return View(dimension, reader.sequence, [*parts, *rest.parts])
+    view = View(dimension, reader.sequence, [*parts, *rest.parts])
+    return view if view.tally() == reader.tally() else _from_rows(reader, dimension)
+
+
+def _from_rows(reader: Reader, dimension: int) -> View:
+    """Returns the view from the rows alone, where the store's list of segments is not what was written."""
+    _log.warning("the segments do not hold the items of the store; all are read from it")
+    view = View(dimension, reader.sequence, View.built(dimension, 0, reader.blocks()).parts)
+    if view.tally() != reader.tally():
+        raise reader.damaged("its items and descriptors, which do not belong together")
+    return view
 
 
 def remove_strangers(folder: Path, segments: Sequence[Segment]) -> None:

@@ -97,13 +97,13 @@ class Store:
             self._writer.execute("UPDATE collection SET name = ?", (name,))
         self.name = name
 
-    def settle(self) -> None:
-        """Moves what the log holds into the file, so that the log can begin anew.
+    def settle(self, *, shrink: bool = False) -> None:
+        """Moves what the log holds into the file, so that the log can begin anew; `shrink` frees its space.
 
         SQLite would do it within a commit now and then, and keep that commit's caller waiting.
         """
         with faults(self.path):
-            self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            self._writer.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if shrink else 'PASSIVE'})")
 
     @contextmanager
     def reading(self) -> Iterator[Reader]:

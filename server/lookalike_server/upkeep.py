@@ -50,8 +50,8 @@ def _problems(reader: Reader, view: View, folder: Path) -> Iterator[str]:
     for segment in reader.segments():
         if not is_whole(folder, segment, view.dimension):
             yield f"segment {segment.first}-{segment.last} is missing or damaged; a restart makes it anew"
-    if reader.count() != view.count:
-        yield f"searches see {view.count} items, the store holds {reader.count()}; a restart mends it"
+    if reader.tally() != view.tally():
+        yield f"searches see {view.count} items, the store holds {reader.tally()[0]}; a restart mends it"
     for part in view.parts:
         if part.living and not _is_as_stored(part, reader):
             yield f"searches see other descriptors than the store holds near row {part.keys[0]}; restart"

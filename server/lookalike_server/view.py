@@ -11,9 +11,11 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from lookalike_server.approximate import Approximate, covered
 from lookalike_server.parts import Keys, Mask, Part, Vectors
 from lookalike_server.rows import Descriptor
 from lookalike_server.scan import Found, nearest, within
+from lookalike_server.schema import TALLY_MODULUS
 
 PART_ROWS = 32_768
 
@@ -25,12 +27,20 @@ class View:
         dimension: of each vector.
         sequence: of the last write in it.
         parts: the rows, by ascending keys. The last one alone may be extended.
+        indexes: over stretches of those rows, for searches that need not be exact.
     """
 
-    def __init__(self, dimension: int, sequence: int = 0, parts: Sequence[Part] = ()) -> None:
+    def __init__(
+        self,
+        dimension: int,
+        sequence: int = 0,
+        parts: Sequence[Part] = (),
+        indexes: Sequence[Approximate] = (),
+    ) -> None:
         self.dimension = dimension
         self.sequence = sequence
         self.parts = tuple(parts)
+        self.indexes = tuple(indexes)
         self.count = sum(part.living for part in self.parts)
 
     @classmethod
@@ -54,7 +64,7 @@ class View:
         parts = [part.without(gone) for part in self.parts] if len(gone) else list(self.parts)
         if len(keys):
             _append(parts, keys, vectors)
-        return View(self.dimension, sequence, parts)
+        return View(self.dimension, sequence, parts, self.indexes)
 
     def rewritten(self, run: Sequence[Part], part: Part | None) -> View:
         """Returns the view with one part, or none, in place of a run of its parts.
@@ -65,7 +75,17 @@ class View:
         places = [i for i, old in enumerate(self.parts) if id(old.keys) in taken]
         first, last = places[0], places[-1]
         between = () if part is None else (part,)
-        return View(self.dimension, self.sequence, [*self.parts[:first], *between, *self.parts[last + 1 :]])
+        parts = [*self.parts[:first], *between, *self.parts[last + 1 :]]
+        return View(self.dimension, self.sequence, parts, self.indexes)
+
+    def indexed(self, indexes: Sequence[Approximate]) -> View:
+        """Returns the view with other indexes."""
+        return View(self.dimension, self.sequence, self.parts, indexes)
+
+    def tally(self) -> tuple[int, int]:
+        """Returns how many rows are alive, and a sum over their keys: other rows, another tally."""
+        keys = [part.keys[: part.count][part.alive] % TALLY_MODULUS for part in self.parts]
+        return self.count, sum(int(one.sum()) for one in keys)
 
     def search(self, queries: Vectors, k: int, wanted: Keys | None = None) -> list[Found]:
         """Finds, for each query, the k best rows and all that tie with the last of them.
@@ -76,6 +96,24 @@ class View:
             wanted: ascending keys to choose among; None means all.
         """
         return nearest(self._masked(wanted), queries, k)
+
+    def beside(self) -> tuple[Part, ...]:
+        """Returns the parts that no index covers."""
+        return tuple(
+            part
+            for part in self.parts
+            if not covered(self.indexes, int(part.keys[0]), int(part.keys[part.count - 1]))
+        )
+
+    def locate(self, keys: Keys) -> tuple[Keys, Vectors]:
+        """Returns those of the keys that are alive, ascending, each once, with their vectors."""
+        keys = np.unique(keys)
+        pieces = [(part, part.rows_of(keys)) for part in self.parts]
+        pieces = [(part, rows[part.alive[rows]]) for part, rows in pieces if len(rows)]
+        if not pieces:
+            return keys[:0], np.empty((0, self.dimension), np.float32)
+        found = np.concatenate([part.keys[rows] for part, rows in pieces])
+        return found, np.concatenate([part.vectors[rows] for part, rows in pieces])
 
     def within(self, query: Descriptor, least: float, most: int, wanted: Keys | None = None) -> Found:
         """Finds all rows whose score is at least `least`; of more than `most` the best, and all that tie."""

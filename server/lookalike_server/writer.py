@@ -21,6 +21,8 @@ class Change:
 
     apply: Callable[[Writing], Written]
     done: Future[Written]
+    frees: bool = False
+    """Whether it leaves less than there was: taken even when the disk is full."""
 
 
 class Writer:
@@ -41,8 +43,8 @@ class Writer:
         self._thread = threading.Thread(target=self._stage, name=name, daemon=True)
         self._thread.start()
 
-    def put(self, apply: Callable[[Writing], Written]) -> Future[Written]:
-        change = Change(apply, Future())
+    def put(self, apply: Callable[[Writing], Written], *, frees: bool = False) -> Future[Written]:
+        change = Change(apply, Future(), frees)
         self._line.put(change)
         return change.done
 

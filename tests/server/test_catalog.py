@@ -38,7 +38,7 @@ def test_collections_are_there_after_opening_anew_by_name(tmp_path: Path) -> Non
 def test_a_bad_name_is_refused_and_leaves_nothing(tmp_path: Path, name: str) -> None:
     with Catalog(tmp_path) as catalog, pytest.raises(ArgumentInvalid):
         catalog.create(name, SPACE)
-    assert os.listdir(tmp_path) == [".lock"]
+    assert sorted(os.listdir(tmp_path)) == [".lock", ".reserve"]
 
 
 def test_a_name_is_taken_until_its_collection_is_deleted(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_what_a_kill_left_half_made_or_half_deleted_is_removed(tmp_path: Path) -
         (tmp_path / leftover / "store.db").write_text("half")
     with Catalog(tmp_path) as catalog:
         assert catalog.list() == []
-    assert os.listdir(tmp_path) == [".lock"]
+    assert sorted(os.listdir(tmp_path)) == [".lock", ".reserve"]
 
 
 def spoil_header(path: Path) -> None:

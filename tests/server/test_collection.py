@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import tempfile
@@ -252,6 +253,20 @@ class CollectionMachine(RuleBasedStateMachine):
         sequence = self.shop.sequence
         self.catalog.close()
         self.catalog = Catalog(self.root)
+        self.shop = self.catalog.get("shop")
+        assert self.shop.sequence == sequence
+
+    @rule()
+    def crash(self) -> None:
+        """Goes on from the files as a kill would leave them."""
+        left, sequence = Path(tempfile.mkdtemp()), self.shop.sequence
+        with contextlib.suppress(shutil.Error):  # a segment that was replaced meanwhile
+            shutil.copytree(
+                self.root, left, ignore=shutil.ignore_patterns("*-shm", ".reserve"), dirs_exist_ok=True
+            )
+        self.catalog.close()
+        shutil.rmtree(self.root)
+        self.root, self.catalog = left, Catalog(left)
         self.shop = self.catalog.get("shop")
         assert self.shop.sequence == sequence
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from lookalike.cli.connection import connect, place_options
 from lookalike.cli.output import interruptible, plural, print_json, print_table, say
+
+if TYPE_CHECKING:
+    from lookalike.records import IndexInfo
 
 
 @click.group("collections", short_help="List, verify, copy, restore or delete collections.")
@@ -86,3 +90,48 @@ def restore(file: Path, name: str, server: str | None, data: Path | None) -> Non
     with connect(server, data) as client, interruptible("nothing was restored"):
         info = client.restore(file, name).info()
     say(f"{info.name} is there again, with {info.item_count:,} items")
+
+
+@command.command("index")
+@click.argument("name")
+@click.option("--kind", metavar="KIND", help='"auto", "exact" or a factory string of FAISS, as HNSW32,SQ8.')
+@click.option("--target-recall", type=click.FloatRange(0.5, 1), default=0.98, show_default=True)
+@click.option("--storage", type=click.Choice(["fp16", "int8", "pq"]), default="fp16", show_default=True)
+@click.option("--estimate", is_flag=True, help="Tell what it would take, and change nothing.")
+@place_options
+def index(
+    name: str,
+    kind: str | None,
+    target_recall: float,
+    storage: str,
+    estimate: bool,
+    server: str | None,
+    data: Path | None,
+) -> None:
+    """Shows how searches go through a collection, or chooses another way with --kind."""
+    with connect(server, data) as client:
+        shelf = client.collection(name)
+        info = shelf.info()
+        if estimate:
+            size = max(1, info.item_count)
+            taken = client.estimate_index(size, info.space.dimension, kind or "auto", storage=storage)
+            memory, disk = taken.memory_bytes / 1e6, taken.disk_bytes / 1e6
+            say(f"{taken.factory or 'exact scan'}: {memory:,.1f} MB of memory, {disk:,.1f} MB of disk")
+            return
+        if kind is not None:
+            info = shelf.configure_index(kind, target_recall=target_recall, storage=storage)
+    if info.index is not None:
+        _show_index(info.index, info.item_count)
+
+
+def _show_index(index: IndexInfo, count: int) -> None:
+    beside = max(0, count - index.indexed_count)
+    say(f"chosen: {index.kind}, for a recall of {index.target_recall:g}")
+    if index.factory:
+        measured = f"{index.factory} with a measured recall of {index.recall:.3f}"
+        say(f"searches: {measured}, {beside:,} items beside")
+    else:
+        say("searches: exact scan")
+    if index.building:
+        say("an index is being made")
+    say(f"{index.memory_bytes / 1e6:,.1f} MB of memory, {index.disk_bytes / 1e6:,.1f} MB of disk")

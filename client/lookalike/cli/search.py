@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     type=click.Choice(["query_expansion", "k_reciprocal"]),
     help="Order the hits by what their neighbours say.",
 )
+@click.option("--exact", is_flag=True, help="Compare with every item, index or not.")
 @click.option("--explain", is_flag=True, help="Tell how the search went, and how long it took.")
 @click.option("--json", "as_json", is_flag=True, help="Print the hits as JSON.")
 @place_options
@@ -54,6 +55,7 @@ def command(
     views: str | None,
     normalize: bool,
     rerank: str | None,
+    exact: bool,
     explain: bool,
     as_json: bool,
     server: str | None,
@@ -80,6 +82,7 @@ def command(
             views=views or "",
             normalize=normalize,
             rerank=rerank or "",
+            exact=exact,
             explain=explain,
         )
     if as_json:

@@ -26,6 +26,7 @@ class Collection(google.protobuf.message.Message):
     ITEM_COUNT_FIELD_NUMBER: builtins.int
     SEQUENCE_FIELD_NUMBER: builtins.int
     CREATE_TIME_FIELD_NUMBER: builtins.int
+    INDEX_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Name: 1 to 63 characters, small letters, digits, '-' and '_', beginning
     with a letter or digit.
@@ -48,6 +49,10 @@ class Collection(google.protobuf.message.Message):
     def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When it was created."""
 
+    @property
+    def index(self) -> global___IndexStatus:
+        """How searches go through it, and what that takes."""
+
     def __init__(
         self,
         *,
@@ -57,11 +62,95 @@ class Collection(google.protobuf.message.Message):
         item_count: builtins.int = ...,
         sequence: builtins.int = ...,
         create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        index: global___IndexStatus | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "space", b"space"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "item_count", b"item_count", "name", b"name", "recipe", b"recipe", "sequence", b"sequence", "space", b"space"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "index", b"index", "space", b"space"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "index", b"index", "item_count", b"item_count", "name", b"name", "recipe", b"recipe", "sequence", b"sequence", "space", b"space"]) -> None: ...
 
 global___Collection = Collection
+
+@typing.final
+class IndexSettings(google.protobuf.message.Message):
+    """IndexSettings chooses an index."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: builtins.int
+    TARGET_RECALL_FIELD_NUMBER: builtins.int
+    STORAGE_FIELD_NUMBER: builtins.int
+    kind: builtins.str
+    """"auto", which empty means: an exact scan below 50,000 items, then HNSW16,
+    from a million items on IVF. "exact": always a scan. Or a factory string of
+    FAISS: graphs (HNSW32,SQ8), lists (IVF4096,PQ64x4fs) or flat codes (SQ8).
+    """
+    target_recall: builtins.float
+    """Share of the ten nearest that searches should find, 0.5 to 1; 0 means 0.98.
+    The effort of searches is tuned to it. With "auto", an index that does not
+    reach it within 0.01 is not used.
+    """
+    storage: builtins.str
+    """How "auto" stores descriptors in an index: "fp16", which empty means,
+    "int8", or "pq". Hits are scored from full descriptors in any case.
+    """
+    def __init__(
+        self,
+        *,
+        kind: builtins.str = ...,
+        target_recall: builtins.float = ...,
+        storage: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["kind", b"kind", "storage", b"storage", "target_recall", b"target_recall"]) -> None: ...
+
+global___IndexSettings = IndexSettings
+
+@typing.final
+class IndexStatus(google.protobuf.message.Message):
+    """IndexStatus describes an index as it is now."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SETTINGS_FIELD_NUMBER: builtins.int
+    FACTORY_FIELD_NUMBER: builtins.int
+    RECALL_FIELD_NUMBER: builtins.int
+    INDEXED_COUNT_FIELD_NUMBER: builtins.int
+    BUILDING_FIELD_NUMBER: builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: builtins.int
+    DISK_BYTES_FIELD_NUMBER: builtins.int
+    factory: builtins.str
+    """FAISS's factory string; empty where searches are exact scans."""
+    recall: builtins.float
+    """Share of the ten nearest that searches found, against an exact search, for
+    a sample of the items when the index was made; 1 for exact scans.
+    """
+    indexed_count: builtins.int
+    """Items in the index, those deleted since included. All others are scanned."""
+    building: builtins.bool
+    """Whether an index is being made. Searches go on with what there is."""
+    memory_bytes: builtins.int
+    """Bytes of memory that the index takes, and descriptors that are not in files
+    yet. Files are mapped, and use memory only while there is some to spare.
+    """
+    disk_bytes: builtins.int
+    """Bytes of the collection's files."""
+    @property
+    def settings(self) -> global___IndexSettings:
+        """As they were chosen."""
+
+    def __init__(
+        self,
+        *,
+        settings: global___IndexSettings | None = ...,
+        factory: builtins.str = ...,
+        recall: builtins.float = ...,
+        indexed_count: builtins.int = ...,
+        building: builtins.bool = ...,
+        memory_bytes: builtins.int = ...,
+        disk_bytes: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["settings", b"settings"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["building", b"building", "disk_bytes", b"disk_bytes", "factory", b"factory", "indexed_count", b"indexed_count", "memory_bytes", b"memory_bytes", "recall", b"recall", "settings", b"settings"]) -> None: ...
+
+global___IndexStatus = IndexStatus
 
 @typing.final
 class CreateCollectionRequest(google.protobuf.message.Message):
@@ -347,3 +436,104 @@ class RestoreCollectionResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["collection", b"collection"]) -> None: ...
 
 global___RestoreCollectionResponse = RestoreCollectionResponse
+
+@typing.final
+class ConfigureIndexRequest(google.protobuf.message.Message):
+    """ConfigureIndexRequest holds the settings of a collection's index."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    SETTINGS_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Name of the collection. Required."""
+    @property
+    def settings(self) -> global___IndexSettings:
+        """In place of those before."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        settings: global___IndexSettings | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["settings", b"settings"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "settings", b"settings"]) -> None: ...
+
+global___ConfigureIndexRequest = ConfigureIndexRequest
+
+@typing.final
+class ConfigureIndexResponse(google.protobuf.message.Message):
+    """ConfigureIndexResponse holds the collection."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: builtins.int
+    @property
+    def collection(self) -> global___Collection:
+        """As it is now; the index is still that of before."""
+
+    def __init__(
+        self,
+        *,
+        collection: global___Collection | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["collection", b"collection"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["collection", b"collection"]) -> None: ...
+
+global___ConfigureIndexResponse = ConfigureIndexResponse
+
+@typing.final
+class EstimateIndexRequest(google.protobuf.message.Message):
+    """EstimateIndexRequest describes an index."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ITEM_COUNT_FIELD_NUMBER: builtins.int
+    DIMENSION_FIELD_NUMBER: builtins.int
+    SETTINGS_FIELD_NUMBER: builtins.int
+    item_count: builtins.int
+    """Items it would hold. Required."""
+    dimension: builtins.int
+    """Elements of a descriptor. Required."""
+    @property
+    def settings(self) -> global___IndexSettings:
+        """As for ConfigureIndex."""
+
+    def __init__(
+        self,
+        *,
+        item_count: builtins.int = ...,
+        dimension: builtins.int = ...,
+        settings: global___IndexSettings | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["settings", b"settings"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["dimension", b"dimension", "item_count", b"item_count", "settings", b"settings"]) -> None: ...
+
+global___EstimateIndexRequest = EstimateIndexRequest
+
+@typing.final
+class EstimateIndexResponse(google.protobuf.message.Message):
+    """EstimateIndexResponse tells what the index would take."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FACTORY_FIELD_NUMBER: builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: builtins.int
+    DISK_BYTES_FIELD_NUMBER: builtins.int
+    factory: builtins.str
+    """FAISS's factory string; empty for an exact scan."""
+    memory_bytes: builtins.int
+    """Bytes of memory of the index alone."""
+    disk_bytes: builtins.int
+    """Bytes of all files, ids and attributes not counted."""
+    def __init__(
+        self,
+        *,
+        factory: builtins.str = ...,
+        memory_bytes: builtins.int = ...,
+        disk_bytes: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["disk_bytes", b"disk_bytes", "factory", b"factory", "memory_bytes", b"memory_bytes"]) -> None: ...
+
+global___EstimateIndexResponse = EstimateIndexResponse

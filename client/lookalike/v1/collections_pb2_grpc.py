@@ -71,6 +71,16 @@ class CollectionServiceStub(object):
                 request_serializer=lookalike_dot_v1_dot_collections__pb2.RestoreCollectionRequest.SerializeToString,
                 response_deserializer=lookalike_dot_v1_dot_collections__pb2.RestoreCollectionResponse.FromString,
                 _registered_method=True)
+        self.ConfigureIndex = channel.unary_unary(
+                '/lookalike.v1.CollectionService/ConfigureIndex',
+                request_serializer=lookalike_dot_v1_dot_collections__pb2.ConfigureIndexRequest.SerializeToString,
+                response_deserializer=lookalike_dot_v1_dot_collections__pb2.ConfigureIndexResponse.FromString,
+                _registered_method=True)
+        self.EstimateIndex = channel.unary_unary(
+                '/lookalike.v1.CollectionService/EstimateIndex',
+                request_serializer=lookalike_dot_v1_dot_collections__pb2.EstimateIndexRequest.SerializeToString,
+                response_deserializer=lookalike_dot_v1_dot_collections__pb2.EstimateIndexResponse.FromString,
+                _registered_method=True)
 
 
 class CollectionServiceServicer(object):
@@ -140,6 +150,22 @@ class CollectionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ConfigureIndex(self, request, context):
+        """Chooses the index of a collection. It is made in the background; until it
+        is there searches go on with what there was. INVALID_ARGUMENT for an index
+        that cannot be made.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EstimateIndex(self, request, context):
+        """Tells what an index would take before it is made.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CollectionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -177,6 +203,16 @@ def add_CollectionServiceServicer_to_server(servicer, server):
                     servicer.RestoreCollection,
                     request_deserializer=lookalike_dot_v1_dot_collections__pb2.RestoreCollectionRequest.FromString,
                     response_serializer=lookalike_dot_v1_dot_collections__pb2.RestoreCollectionResponse.SerializeToString,
+            ),
+            'ConfigureIndex': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConfigureIndex,
+                    request_deserializer=lookalike_dot_v1_dot_collections__pb2.ConfigureIndexRequest.FromString,
+                    response_serializer=lookalike_dot_v1_dot_collections__pb2.ConfigureIndexResponse.SerializeToString,
+            ),
+            'EstimateIndex': grpc.unary_unary_rpc_method_handler(
+                    servicer.EstimateIndex,
+                    request_deserializer=lookalike_dot_v1_dot_collections__pb2.EstimateIndexRequest.FromString,
+                    response_serializer=lookalike_dot_v1_dot_collections__pb2.EstimateIndexResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -370,6 +406,60 @@ class CollectionService(object):
             '/lookalike.v1.CollectionService/RestoreCollection',
             lookalike_dot_v1_dot_collections__pb2.RestoreCollectionRequest.SerializeToString,
             lookalike_dot_v1_dot_collections__pb2.RestoreCollectionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConfigureIndex(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lookalike.v1.CollectionService/ConfigureIndex',
+            lookalike_dot_v1_dot_collections__pb2.ConfigureIndexRequest.SerializeToString,
+            lookalike_dot_v1_dot_collections__pb2.ConfigureIndexResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EstimateIndex(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lookalike.v1.CollectionService/EstimateIndex',
+            lookalike_dot_v1_dot_collections__pb2.EstimateIndexRequest.SerializeToString,
+            lookalike_dot_v1_dot_collections__pb2.EstimateIndexResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -84,6 +84,21 @@ class CollectionServiceStub:
     wrote it, ALREADY_EXISTS when the name is taken.
     """
 
+    ConfigureIndex: grpc.UnaryUnaryMultiCallable[
+        lookalike.v1.collections_pb2.ConfigureIndexRequest,
+        lookalike.v1.collections_pb2.ConfigureIndexResponse,
+    ]
+    """Chooses the index of a collection. It is made in the background; until it
+    is there searches go on with what there was. INVALID_ARGUMENT for an index
+    that cannot be made.
+    """
+
+    EstimateIndex: grpc.UnaryUnaryMultiCallable[
+        lookalike.v1.collections_pb2.EstimateIndexRequest,
+        lookalike.v1.collections_pb2.EstimateIndexResponse,
+    ]
+    """Tells what an index would take before it is made."""
+
 class CollectionServiceAsyncStub:
     """CollectionService keeps named sets of items. A collection is bound to one
     embedding space for life.
@@ -149,6 +164,21 @@ class CollectionServiceAsyncStub:
     was sent, FAILED_PRECONDITION with reason STORE_TOO_NEW when a newer server
     wrote it, ALREADY_EXISTS when the name is taken.
     """
+
+    ConfigureIndex: grpc.aio.UnaryUnaryMultiCallable[
+        lookalike.v1.collections_pb2.ConfigureIndexRequest,
+        lookalike.v1.collections_pb2.ConfigureIndexResponse,
+    ]
+    """Chooses the index of a collection. It is made in the background; until it
+    is there searches go on with what there was. INVALID_ARGUMENT for an index
+    that cannot be made.
+    """
+
+    EstimateIndex: grpc.aio.UnaryUnaryMultiCallable[
+        lookalike.v1.collections_pb2.EstimateIndexRequest,
+        lookalike.v1.collections_pb2.EstimateIndexResponse,
+    ]
+    """Tells what an index would take before it is made."""
 
 class CollectionServiceServicer(metaclass=abc.ABCMeta):
     """CollectionService keeps named sets of items. A collection is bound to one
@@ -229,5 +259,24 @@ class CollectionServiceServicer(metaclass=abc.ABCMeta):
         was sent, FAILED_PRECONDITION with reason STORE_TOO_NEW when a newer server
         wrote it, ALREADY_EXISTS when the name is taken.
         """
+
+    @abc.abstractmethod
+    def ConfigureIndex(
+        self,
+        request: lookalike.v1.collections_pb2.ConfigureIndexRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[lookalike.v1.collections_pb2.ConfigureIndexResponse, collections.abc.Awaitable[lookalike.v1.collections_pb2.ConfigureIndexResponse]]:
+        """Chooses the index of a collection. It is made in the background; until it
+        is there searches go on with what there was. INVALID_ARGUMENT for an index
+        that cannot be made.
+        """
+
+    @abc.abstractmethod
+    def EstimateIndex(
+        self,
+        request: lookalike.v1.collections_pb2.EstimateIndexRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[lookalike.v1.collections_pb2.EstimateIndexResponse, collections.abc.Awaitable[lookalike.v1.collections_pb2.EstimateIndexResponse]]:
+        """Tells what an index would take before it is made."""
 
 def add_CollectionServiceServicer_to_server(servicer: CollectionServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -26,7 +26,7 @@ from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from lookalike.v1 import types_pb2 as lookalike_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19lookalike/v1/search.proto\x12\x0clookalike.v1\x1a\x17google/rpc/status.proto\x1a\x18lookalike/v1/types.proto\"\x87\x01\n\x05Query\x12$\n\x05image\x18\x01 \x01(\x0b\x32\x13.lookalike.v1.ImageH\x00\x12*\n\ndescriptor\x18\x02 \x01(\x0b\x32\x14.lookalike.v1.TensorH\x00\x12\x11\n\x07item_id\x18\x03 \x01(\tH\x00\x12\x10\n\x08space_id\x18\x04 \x01(\tB\x07\n\x05query\"\x84\x03\n\rSearchRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12$\n\x07queries\x18\x02 \x03(\x0b\x32\x13.lookalike.v1.Query\x12\t\n\x01k\x18\x03 \x01(\r\x12\x16\n\tmin_score\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\r\n\x05where\x18\x05 \x01(\t\x12\x1a\n\rmin_precision\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\r\n\x05range\x18\x07 \x01(\x08\x12\x10\n\x08group_by\x18\x08 \x01(\t\x12\x12\n\ngroup_size\x18\t \x01(\r\x12\x12\n\npage_token\x18\n \x01(\t\x12\x14\n\x0cmin_sequence\x18\x0b \x01(\x04\x12\x0f\n\x07\x65xplain\x18\x0c \x01(\x08\x12\"\n\x05views\x18\r \x01(\x0e\x32\x13.lookalike.v1.Views\x12\x11\n\tnormalize\x18\x0e \x01(\x08\x12$\n\x06rerank\x18\x0f \x01(\x0e\x32\x14.lookalike.v1.RerankB\x0c\n\n_min_scoreB\x10\n\x0e_min_precision\"~\n\x0eSearchResponse\x12*\n\x07results\x18\x01 \x03(\x0b\x32\x19.lookalike.v1.QueryResult\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12.\n\x0b\x65xplanation\x18\x03 \x01(\x0b\x32\x19.lookalike.v1.Explanation\"\xd1\x01\n\x0b\x45xplanation\x12\x0c\n\x04plan\x18\x01 \x01(\t\x12\r\n\x05items\x18\x02 \x01(\x04\x12\x0f\n\x07\x66itting\x18\x03 \x01(\x04\x12\x10\n\x08\x63ompared\x18\x04 \x01(\x04\x12\x0f\n\x07queries\x18\x05 \x01(\r\x12\x17\n\x0fqueries_seconds\x18\x06 \x01(\x01\x12\x14\n\x0cwait_seconds\x18\x07 \x01(\x01\x12\x16\n\x0e\x66ilter_seconds\x18\x08 \x01(\x01\x12\x14\n\x0cscan_seconds\x18\t \x01(\x01\x12\x14\n\x0crows_seconds\x18\n \x01(\x01\"y\n\x0bQueryResult\x12\"\n\x06status\x18\x01 \x01(\x0b\x32\x12.google.rpc.Status\x12\x1f\n\x04hits\x18\x02 \x03(\x0b\x32\x11.lookalike.v1.Hit\x12\x0c\n\x04more\x18\x03 \x01(\x08\x12\x17\n\x0fnext_page_token\x18\x04 \x01(\t\"M\n\x03Hit\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\x12\x17\n\x0f\x61ttributes_json\x18\x03 \x01(\t\x12\x12\n\ngroup_json\x18\x04 \x01(\t*@\n\x05Views\x12\x15\n\x11VIEWS_UNSPECIFIED\x10\x00\x12\x0e\n\nVIEWS_GRID\x10\x01\x12\x10\n\x0cVIEWS_PASTED\x10\x02*U\n\x06Rerank\x12\x16\n\x12RERANK_UNSPECIFIED\x10\x00\x12\x1a\n\x16RERANK_QUERY_EXPANSION\x10\x01\x12\x17\n\x13RERANK_K_RECIPROCAL\x10\x02\x32Y\n\rSearchService\x12H\n\x06Search\x12\x1b.lookalike.v1.SearchRequest\x1a\x1c.lookalike.v1.SearchResponse\"\x03\x90\x02\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19lookalike/v1/search.proto\x12\x0clookalike.v1\x1a\x17google/rpc/status.proto\x1a\x18lookalike/v1/types.proto\"\x87\x01\n\x05Query\x12$\n\x05image\x18\x01 \x01(\x0b\x32\x13.lookalike.v1.ImageH\x00\x12*\n\ndescriptor\x18\x02 \x01(\x0b\x32\x14.lookalike.v1.TensorH\x00\x12\x11\n\x07item_id\x18\x03 \x01(\tH\x00\x12\x10\n\x08space_id\x18\x04 \x01(\tB\x07\n\x05query\"\x93\x03\n\rSearchRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12$\n\x07queries\x18\x02 \x03(\x0b\x32\x13.lookalike.v1.Query\x12\t\n\x01k\x18\x03 \x01(\r\x12\x16\n\tmin_score\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\r\n\x05where\x18\x05 \x01(\t\x12\x1a\n\rmin_precision\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\r\n\x05range\x18\x07 \x01(\x08\x12\x10\n\x08group_by\x18\x08 \x01(\t\x12\x12\n\ngroup_size\x18\t \x01(\r\x12\x12\n\npage_token\x18\n \x01(\t\x12\x14\n\x0cmin_sequence\x18\x0b \x01(\x04\x12\x0f\n\x07\x65xplain\x18\x0c \x01(\x08\x12\"\n\x05views\x18\r \x01(\x0e\x32\x13.lookalike.v1.Views\x12\x11\n\tnormalize\x18\x0e \x01(\x08\x12$\n\x06rerank\x18\x0f \x01(\x0e\x32\x14.lookalike.v1.Rerank\x12\r\n\x05\x65xact\x18\x10 \x01(\x08\x42\x0c\n\n_min_scoreB\x10\n\x0e_min_precision\"~\n\x0eSearchResponse\x12*\n\x07results\x18\x01 \x03(\x0b\x32\x19.lookalike.v1.QueryResult\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12.\n\x0b\x65xplanation\x18\x03 \x01(\x0b\x32\x19.lookalike.v1.Explanation\"\xd1\x01\n\x0b\x45xplanation\x12\x0c\n\x04plan\x18\x01 \x01(\t\x12\r\n\x05items\x18\x02 \x01(\x04\x12\x0f\n\x07\x66itting\x18\x03 \x01(\x04\x12\x10\n\x08\x63ompared\x18\x04 \x01(\x04\x12\x0f\n\x07queries\x18\x05 \x01(\r\x12\x17\n\x0fqueries_seconds\x18\x06 \x01(\x01\x12\x14\n\x0cwait_seconds\x18\x07 \x01(\x01\x12\x16\n\x0e\x66ilter_seconds\x18\x08 \x01(\x01\x12\x14\n\x0cscan_seconds\x18\t \x01(\x01\x12\x14\n\x0crows_seconds\x18\n \x01(\x01\"y\n\x0bQueryResult\x12\"\n\x06status\x18\x01 \x01(\x0b\x32\x12.google.rpc.Status\x12\x1f\n\x04hits\x18\x02 \x03(\x0b\x32\x11.lookalike.v1.Hit\x12\x0c\n\x04more\x18\x03 \x01(\x08\x12\x17\n\x0fnext_page_token\x18\x04 \x01(\t\"M\n\x03Hit\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\x12\x17\n\x0f\x61ttributes_json\x18\x03 \x01(\t\x12\x12\n\ngroup_json\x18\x04 \x01(\t*@\n\x05Views\x12\x15\n\x11VIEWS_UNSPECIFIED\x10\x00\x12\x0e\n\nVIEWS_GRID\x10\x01\x12\x10\n\x0cVIEWS_PASTED\x10\x02*U\n\x06Rerank\x12\x16\n\x12RERANK_UNSPECIFIED\x10\x00\x12\x1a\n\x16RERANK_QUERY_EXPANSION\x10\x01\x12\x17\n\x13RERANK_K_RECIPROCAL\x10\x02\x32Y\n\rSearchService\x12H\n\x06Search\x12\x1b.lookalike.v1.SearchRequest\x1a\x1c.lookalike.v1.SearchResponse\"\x03\x90\x02\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,22 +35,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SEARCHSERVICE'].methods_by_name['Search']._loaded_options = None
   _globals['_SEARCHSERVICE'].methods_by_name['Search']._serialized_options = b'\220\002\001'
-  _globals['_VIEWS']._serialized_start=1165
-  _globals['_VIEWS']._serialized_end=1229
-  _globals['_RERANK']._serialized_start=1231
-  _globals['_RERANK']._serialized_end=1316
+  _globals['_VIEWS']._serialized_start=1180
+  _globals['_VIEWS']._serialized_end=1244
+  _globals['_RERANK']._serialized_start=1246
+  _globals['_RERANK']._serialized_end=1331
   _globals['_QUERY']._serialized_start=95
   _globals['_QUERY']._serialized_end=230
   _globals['_SEARCHREQUEST']._serialized_start=233
-  _globals['_SEARCHREQUEST']._serialized_end=621
-  _globals['_SEARCHRESPONSE']._serialized_start=623
-  _globals['_SEARCHRESPONSE']._serialized_end=749
-  _globals['_EXPLANATION']._serialized_start=752
-  _globals['_EXPLANATION']._serialized_end=961
-  _globals['_QUERYRESULT']._serialized_start=963
-  _globals['_QUERYRESULT']._serialized_end=1084
-  _globals['_HIT']._serialized_start=1086
-  _globals['_HIT']._serialized_end=1163
-  _globals['_SEARCHSERVICE']._serialized_start=1318
-  _globals['_SEARCHSERVICE']._serialized_end=1407
+  _globals['_SEARCHREQUEST']._serialized_end=636
+  _globals['_SEARCHRESPONSE']._serialized_start=638
+  _globals['_SEARCHRESPONSE']._serialized_end=764
+  _globals['_EXPLANATION']._serialized_start=767
+  _globals['_EXPLANATION']._serialized_end=976
+  _globals['_QUERYRESULT']._serialized_start=978
+  _globals['_QUERYRESULT']._serialized_end=1099
+  _globals['_HIT']._serialized_start=1101
+  _globals['_HIT']._serialized_end=1178
+  _globals['_SEARCHSERVICE']._serialized_start=1333
+  _globals['_SEARCHSERVICE']._serialized_end=1422
 # @@protoc_insertion_point(module_scope)

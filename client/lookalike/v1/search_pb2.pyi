@@ -150,6 +150,7 @@ class SearchRequest(google.protobuf.message.Message):
     VIEWS_FIELD_NUMBER: builtins.int
     NORMALIZE_FIELD_NUMBER: builtins.int
     RERANK_FIELD_NUMBER: builtins.int
+    EXACT_FIELD_NUMBER: builtins.int
     collection: builtins.str
     """Name of the collection. Required."""
     k: builtins.int
@@ -211,6 +212,10 @@ class SearchRequest(google.protobuf.message.Message):
     """Orders the hits anew by what their neighbours say. Scores stay what they
     are, so they need not fall from hit to hit.
     """
+    exact: builtins.bool
+    """Compares with every item, where else an approximate index would be asked.
+    Searches with `range`, `group_by` or `page_token` always do.
+    """
     @property
     def queries(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Query]:
         """The queries, at least one and at most Limits.max_images_per_message."""
@@ -233,9 +238,10 @@ class SearchRequest(google.protobuf.message.Message):
         views: global___Views.ValueType = ...,
         normalize: builtins.bool = ...,
         rerank: global___Rerank.ValueType = ...,
+        exact: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_min_precision", b"_min_precision", "_min_score", b"_min_score", "min_precision", b"min_precision", "min_score", b"min_score"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_min_precision", b"_min_precision", "_min_score", b"_min_score", "collection", b"collection", "explain", b"explain", "group_by", b"group_by", "group_size", b"group_size", "k", b"k", "min_precision", b"min_precision", "min_score", b"min_score", "min_sequence", b"min_sequence", "normalize", b"normalize", "page_token", b"page_token", "queries", b"queries", "range", b"range", "rerank", b"rerank", "views", b"views", "where", b"where"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_min_precision", b"_min_precision", "_min_score", b"_min_score", "collection", b"collection", "exact", b"exact", "explain", b"explain", "group_by", b"group_by", "group_size", b"group_size", "k", b"k", "min_precision", b"min_precision", "min_score", b"min_score", "min_sequence", b"min_sequence", "normalize", b"normalize", "page_token", b"page_token", "queries", b"queries", "range", b"range", "rerank", b"rerank", "views", b"views", "where", b"where"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_min_precision", b"_min_precision"]) -> typing.Literal["min_precision"] | None: ...
     @typing.overload

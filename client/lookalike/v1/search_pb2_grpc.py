@@ -47,9 +47,10 @@ class SearchServiceServicer(object):
     """
 
     def Search(self, request, context):
-        """Finds the items nearest to each query. The search is exact: the hits are
-        the k nearest of all items that fit the filter. A query whose image cannot
-        be read fails alone, in its own result. NOT_FOUND with reason
+        """Finds the items nearest to each query: exactly, or through an approximate
+        index where the collection has one and `exact` is not set. Scores are exact
+        in either case, and k hits come back whenever k items fit the filter. A
+        query whose image cannot be read fails alone, in its own result. NOT_FOUND with reason
         COLLECTION_UNKNOWN when the collection does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -25,9 +25,10 @@ class SearchServiceStub:
         lookalike.v1.search_pb2.SearchRequest,
         lookalike.v1.search_pb2.SearchResponse,
     ]
-    """Finds the items nearest to each query. The search is exact: the hits are
-    the k nearest of all items that fit the filter. A query whose image cannot
-    be read fails alone, in its own result. NOT_FOUND with reason
+    """Finds the items nearest to each query: exactly, or through an approximate
+    index where the collection has one and `exact` is not set. Scores are exact
+    in either case, and k hits come back whenever k items fit the filter. A
+    query whose image cannot be read fails alone, in its own result. NOT_FOUND with reason
     COLLECTION_UNKNOWN when the collection does not exist.
     """
 
@@ -38,9 +39,10 @@ class SearchServiceAsyncStub:
         lookalike.v1.search_pb2.SearchRequest,
         lookalike.v1.search_pb2.SearchResponse,
     ]
-    """Finds the items nearest to each query. The search is exact: the hits are
-    the k nearest of all items that fit the filter. A query whose image cannot
-    be read fails alone, in its own result. NOT_FOUND with reason
+    """Finds the items nearest to each query: exactly, or through an approximate
+    index where the collection has one and `exact` is not set. Scores are exact
+    in either case, and k hits come back whenever k items fit the filter. A
+    query whose image cannot be read fails alone, in its own result. NOT_FOUND with reason
     COLLECTION_UNKNOWN when the collection does not exist.
     """
 
@@ -53,9 +55,10 @@ class SearchServiceServicer(metaclass=abc.ABCMeta):
         request: lookalike.v1.search_pb2.SearchRequest,
         context: _ServicerContext,
     ) -> typing.Union[lookalike.v1.search_pb2.SearchResponse, collections.abc.Awaitable[lookalike.v1.search_pb2.SearchResponse]]:
-        """Finds the items nearest to each query. The search is exact: the hits are
-        the k nearest of all items that fit the filter. A query whose image cannot
-        be read fails alone, in its own result. NOT_FOUND with reason
+        """Finds the items nearest to each query: exactly, or through an approximate
+        index where the collection has one and `exact` is not set. Scores are exact
+        in either case, and k hits come back whenever k items fit the filter. A
+        query whose image cannot be read fails alone, in its own result. NOT_FOUND with reason
         COLLECTION_UNKNOWN when the collection does not exist.
         """
 

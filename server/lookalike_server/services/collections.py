@@ -9,10 +9,13 @@ from typing import Any
 from lookalike.v1 import collections_pb2 as pb
 from lookalike.v1 import collections_pb2_grpc
 
+from lookalike_server.building import TARGET_RECALL, IndexSettings
 from lookalike_server.catalog import Catalog
 from lookalike_server.collection import Collection
 from lookalike_server.engine import Engine
+from lookalike_server.errors import ArgumentInvalid
 from lookalike_server.services.spaces import in_thread
+from lookalike_server.status import IndexStatus, estimate
 from lookalike_server.wire import space_to_wire
 
 _CHUNK_BYTES = 512 << 10
@@ -28,17 +31,18 @@ class CollectionServicer(collections_pb2_grpc.CollectionServiceServicer):
     ) -> pb.CreateCollectionResponse:
         space = self._engine.spaces[self._engine.recipe_name(request.recipe)]
         collection = await in_thread(self._catalog.workers, self._catalog.create, request.name, space)
-        return pb.CreateCollectionResponse(collection=_described(collection))
+        return pb.CreateCollectionResponse(collection=await self._described(collection))
 
     async def GetCollection(  # noqa: N802
         self, request: pb.GetCollectionRequest, context: Any
     ) -> pb.GetCollectionResponse:
-        return pb.GetCollectionResponse(collection=_described(self._catalog.get(request.name)))
+        return pb.GetCollectionResponse(collection=await self._described(self._catalog.get(request.name)))
 
     async def ListCollections(  # noqa: N802
         self, request: pb.ListCollectionsRequest, context: Any
     ) -> pb.ListCollectionsResponse:
-        return pb.ListCollectionsResponse(collections=map(_described, self._catalog.list()))
+        found = [await self._described(collection) for collection in self._catalog.list()]
+        return pb.ListCollectionsResponse(collections=found)
 
     async def DeleteCollection(  # noqa: N802
         self, request: pb.DeleteCollectionRequest, context: Any
@@ -82,16 +86,55 @@ class CollectionServicer(collections_pb2_grpc.CollectionServiceServicer):
                     name = name or request.name
                     await in_thread(workers, file.write, request.data)
             collection = await in_thread(workers, self._catalog.restore, folder, name)
-        return pb.RestoreCollectionResponse(collection=_described(collection))
+        return pb.RestoreCollectionResponse(collection=await self._described(collection))
+
+    async def ConfigureIndex(  # noqa: N802
+        self, request: pb.ConfigureIndexRequest, context: Any
+    ) -> pb.ConfigureIndexResponse:
+        collection, settings = self._catalog.get(request.name), _settings(request.settings)
+        await in_thread(self._catalog.workers, collection.configure_index, settings)
+        return pb.ConfigureIndexResponse(collection=await self._described(collection))
+
+    async def EstimateIndex(  # noqa: N802
+        self, request: pb.EstimateIndexRequest, context: Any
+    ) -> pb.EstimateIndexResponse:
+        for field, most in (("item_count", 10**12), ("dimension", 65_536)):
+            if not 0 < getattr(request, field) <= most:
+                raise ArgumentInvalid(f"{field} is from 1 to {most:,}.", field=field)
+        found = estimate(_settings(request.settings), request.item_count, request.dimension)
+        return pb.EstimateIndexResponse(
+            factory=found.factory, memory_bytes=found.memory, disk_bytes=found.disk
+        )
+
+    async def _described(self, collection: Collection) -> pb.Collection:
+        status = await in_thread(self._catalog.workers, collection.index_status)
+        return _to_wire(collection, status)
 
 
-def _described(collection: Collection) -> pb.Collection:
+def _settings(wire: pb.IndexSettings) -> IndexSettings:
+    return IndexSettings(wire.kind or "auto", wire.target_recall or TARGET_RECALL, wire.storage)
+
+
+def _to_wire(collection: Collection, status: IndexStatus) -> pb.Collection:
     message = pb.Collection(
         name=collection.name,
         recipe=collection.space.recipe,
         space=space_to_wire(collection.space),
         item_count=collection.count,
         sequence=collection.sequence,
+        index=pb.IndexStatus(
+            settings=pb.IndexSettings(
+                kind=status.settings.kind,
+                target_recall=status.settings.target_recall,
+                storage=status.settings.storage,
+            ),
+            factory=status.factory,
+            recall=status.recall,
+            indexed_count=status.indexed,
+            building=status.building,
+            memory_bytes=status.memory,
+            disk_bytes=status.disk,
+        ),
     )
     message.create_time.FromMilliseconds(round(collection.created * 1000))
     return message

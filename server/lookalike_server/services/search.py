@@ -153,7 +153,7 @@ def _ask(request: pb.SearchRequest, least: float) -> Ask:
     if request.group_by:
         return Ask(k, request.where, group_by=request.group_by, group_size=request.group_size or 1)
     if not request.page_token:
-        return Ask(k, request.where)
+        return Ask(k, request.where, exact=request.exact)
     place = read_token(request.page_token, _listing(request, request.queries[0]))
     passed, score = _PLACE.unpack_from(place)
     return Ask(k, request.where, after=(score, place[_PLACE.size :].decode()), passed=passed)
