@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from lookalike_server.parts import Keys, Vectors
 
+_faiss: Any = faiss  # its types leave out what its Python part adds
 _SPARE = 8
 _MOST_SELECTIONS = 4
 
@@ -70,7 +71,7 @@ class Approximate:
 
     def most(self, k: int) -> int:
         """How many rows are proposed for k hits."""
-        return min(k * self.effort.refine + _SPARE, self.index.ntotal)
+        return min(k * self.effort.refine + _SPARE, int(self.index.ntotal))
 
     def keys_of(self, rows: NDArray[np.int64]) -> Keys:
         lengths = self.starts[rows + 1] - self.starts[rows]
@@ -88,7 +89,7 @@ class Approximate:
         row_of = np.repeat(np.arange(self.index.ntotal), np.diff(self.starts))
         mask = np.zeros(self.index.ntotal, np.bool_)
         mask[row_of[member]] = True
-        selector = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
+        selector = _faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
         while len(self._selections) >= _MOST_SELECTIONS:
             self._selections.pop(next(iter(self._selections)), None)
         self._selections[id(wanted)] = (wanted, selector)
@@ -99,10 +100,10 @@ def parameters(index: Any, effort: Effort, selector: Any = None) -> Any:
     """Search effort as an argument: a field of the index would be shared by all who search."""
     options = {} if selector is None else {"sel": selector}
     if isinstance(index, faiss.IndexHNSW):
-        return faiss.SearchParametersHNSW(efSearch=effort.width, **options)
+        return _faiss.SearchParametersHNSW(efSearch=effort.width, **options)
     if isinstance(index, faiss.IndexIVF):
-        return faiss.SearchParametersIVF(nprobe=min(effort.width, index.nlist), **options)
-    return faiss.SearchParameters(**options) if options else None
+        return _faiss.SearchParametersIVF(nprobe=min(effort.width, index.nlist), **options)
+    return _faiss.SearchParameters(**options) if options else None
 
 
 def covered(indexes: Sequence[Approximate], first: int, last: int) -> bool:

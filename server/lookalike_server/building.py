@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import faiss
 import numpy as np
@@ -178,7 +179,7 @@ def size_of(index: faiss.Index) -> int:
     return estimated(index, index.ntotal)
 
 
-def estimated(index: faiss.Index, count: int) -> int:
+def estimated(index: Any, count: int) -> int:
     """About how many bytes an index of this kind takes for so many rows."""
     if isinstance(index, faiss.IndexHNSW):
         links = 4 * (index.hnsw.nb_neighbors(0) + index.hnsw.nb_neighbors(1) / 15) + 12
