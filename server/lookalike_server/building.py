@@ -182,7 +182,8 @@ def size_of(index: faiss.Index) -> int:
 def estimated(index: Any, count: int) -> int:
     """About how many bytes an index of this kind takes for so many rows."""
     if isinstance(index, faiss.IndexHNSW):
-        links = 4 * (index.hnsw.nb_neighbors(0) + index.hnsw.nb_neighbors(1) / 15) + 12
+        graph: Any = index.hnsw
+        links = 4 * (graph.nb_neighbors(0) + graph.nb_neighbors(1) / 15) + 12
         return int(count * (index.storage.sa_code_size() + links))
     if isinstance(index, faiss.IndexIVF):
         return int(count * (index.code_size + 8) + index.nlist * index.d * 4)

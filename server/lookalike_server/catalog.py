@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lookalike_extractor.errors import LookalikeError, did_you_mean
 from lookalike_extractor.recipe import Space
@@ -224,3 +225,9 @@ def _locked(root: Path) -> int:
     os.ftruncate(descriptor, 0)
     os.write(descriptor, f"{os.getpid()}\n".encode())
     return descriptor
+
+
+if TYPE_CHECKING:
+    from lookalike_server.backend import IndexBackend
+
+    _kept: type[IndexBackend] = Catalog

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lookalike.cli.connection import connect, place_options
-from lookalike.cli.output import interruptible, plural, print_json, print_table, say
+from lookalike.cli.output import interruptible, list_failures, plural, print_json, print_table, say
 
 if TYPE_CHECKING:
     from lookalike.records import IndexInfo
@@ -90,6 +90,38 @@ def restore(file: Path, name: str, server: str | None, data: Path | None) -> Non
     with connect(server, data) as client, interruptible("nothing was restored"):
         info = client.restore(file, name).info()
     say(f"{info.name} is there again, with {info.item_count:,} items")
+
+
+@command.command("export")
+@click.argument("name")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--where", default="", metavar="FILTER", help='Only items that fit, as "price < 100".')
+@place_options
+def export(name: str, file: Path, where: str, server: str | None, data: Path | None) -> None:
+    """Writes ids, attributes and descriptors to FILE, in Parquet."""
+    from lookalike.parquet import export_parquet
+
+    with connect(server, data) as client, interruptible("no file was written"):
+        count = export_parquet(client.collection(name), file, where)
+    say(f"{plural(count, 'item')} of {name} in {file}")
+
+
+@command.command("import")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("name")
+@place_options
+def import_(file: Path, name: str, server: str | None, data: Path | None) -> int:
+    """Writes the rows of a Parquet FILE to collection NAME, which is made when it is not there."""
+    from lookalike.parquet import import_parquet, recipe_of
+
+    if not file.is_file():
+        raise click.UsageError(f"there is no file {str(file)!r}")
+    with connect(server, data) as client, interruptible("what was written stays"):
+        shelf = client.create_collection(name, recipe_of(file), exist_ok=True)
+        report = import_parquet(shelf, file)
+    list_failures(report.failed, "could not be written")
+    say(f"{plural(report.added, 'item')} written to {name}")
+    return 1 if report.failed else 0
 
 
 @command.command("index")
