@@ -1,0 +1,208 @@
+"""Faults from outside: hostile bytes, idle crowds, jumping clocks, servers that come and go."""
+
+from __future__ import annotations
+
+import ast
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from lookalike import Client
+from lookalike.v1 import embedding_pb2, embedding_pb2_grpc, types_pb2
+from operated import Operated, free_address, operated
+from photos import encode, photo
+from serving import info, request, rich_status, rows
+
+SERVER = Path(__file__).resolve().parents[2] / "server" / "lookalike_server"
+PICTURE = encode(photo("chelsea").resize((64, 40)))
+
+# What an HTTP/2 client says first, and an empty SETTINGS frame.
+_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+
+
+_WALL_CLOCKS = {"time.time", "time.time_ns", "datetime.now", "datetime.datetime.now"}
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
+    folder = tmp_path_factory.mktemp("operated")
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        operated(patch, folder, max_message_bytes=2 << 20, max_connections=600) as server,
+    ):
+        yield server
+
+
+@pytest.fixture
+def embedding(running: Operated) -> Iterator[Any]:
+    with running.channel() as channel:
+        yield embedding_pb2_grpc.EmbeddingServiceStub(channel)
+
+
+def refusal(call: Callable[[], Any]) -> grpc.RpcError:
+    with pytest.raises(grpc.RpcError) as caught:
+        call()
+    return caught.value
+
+
+def works(embedding: Any) -> bool:
+    return len(rows(embedding.Embed(request(PICTURE), timeout=20))) == 1
+
+
+def test_a_bomb_of_compressed_zeros_is_stopped_at_the_limit(embedding: Any) -> None:
+    bomb = request(bytes(64 << 20))  # 64 KiB on the wire
+    error = refusal(lambda: embedding.Embed(bomb, compression=grpc.Compression.Gzip, timeout=20))
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert works(embedding)
+
+
+def test_a_message_over_the_limit_is_refused_by_every_kind_of_call(running: Operated, embedding: Any) -> None:
+    large = request(bytes(3 << 20))
+    unary = refusal(lambda: embedding.Embed(large, timeout=20))
+    chunk = embedding_pb2.EmbedStreamRequest(request=large)
+    stream = refusal(lambda: list(embedding.EmbedStream(iter([chunk]), timeout=20)))
+    assert {unary.code(), stream.code()} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+    assert works(embedding)
+
+
+def raw(channel: grpc.Channel, method: str) -> Any:
+    return channel.unary_unary(f"/lookalike.v1.{method}", lambda data: data, lambda data: data)
+
+
+@pytest.mark.parametrize(
+    "method", ["EmbeddingService/Embed", "ItemService/UpsertItems", "SearchService/Search"]
+)
+def test_bytes_that_are_no_protobuf_are_an_invalid_argument(running: Operated, method: str) -> None:
+    with running.channel() as channel:
+        error = refusal(lambda: raw(channel, method)(b"\xff\xff\xff\xff garbage", timeout=20))
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert info(rich_status(error)).reason == "ARGUMENT_INVALID"
+
+
+def test_garbage_in_a_stream_ends_it_with_a_status(running: Operated) -> None:
+    with running.channel() as channel:
+        method = "/lookalike.v1.EmbeddingService/EmbedStream"
+        call = channel.stream_stream(method, lambda data: data, lambda data: data)
+        error = refusal(lambda: list(call(iter([b"\xff\xff\xff\xff"]), timeout=20)))
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_an_unknown_enum_value_is_named_with_its_field(embedding: Any) -> None:
+    tensor = types_pb2.Tensor(dtype=99, shape=[2, 2, 3], data=bytes(12))  # type: ignore[arg-type]
+    asked = embedding_pb2.EmbedRequest(images=[types_pb2.Image(pixels=tensor)])
+    error = refusal(lambda: embedding.Embed(asked, timeout=20))
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert info(rich_status(error)).metadata["field"] == "images[0].pixels.dtype"
+
+
+def test_a_call_that_does_not_exist_is_unimplemented(running: Operated) -> None:
+    with running.channel() as channel:
+        error = refusal(lambda: raw(channel, "EmbeddingService/Guess")(b"", timeout=20))
+    assert error.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+@contextmanager
+def crowd(address: str, size: int, hello: bytes) -> Iterator[list[socket.socket]]:
+    """Connections that say hello, and then nothing."""
+    host, _, port = address.rpartition(":")
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_connection((host, int(port)))) for _ in range(size)]
+        for one in sockets:
+            one.sendall(hello)
+        yield sockets
+
+
+@pytest.mark.parametrize("hello", [_HELLO, b""], ids=["idle", "silent"])
+def test_a_crowd_of_idle_connections_harms_nobody(running: Operated, embedding: Any, hello: bytes) -> None:
+    assert works(embedding)
+    with crowd(running.address, 250, hello), running.channel() as channel:
+        started = time.monotonic()
+        assert works(embedding)
+        assert works(embedding_pb2_grpc.EmbeddingServiceStub(channel))  # one that comes after the crowd
+        assert time.monotonic() - started < 10
+    assert works(embedding)
+
+
+def test_one_connection_too_many_is_turned_away(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with operated(monkeypatch, tmp_path, max_connections=5) as server:
+        with crowd(server.address, 12, _HELLO) as sockets:
+            time.sleep(0.5)
+            assert sum(map(ended, sockets)) == 7
+        with Client(server.address) as client:
+            assert client.info().version
+
+
+def ended(connection: socket.socket) -> bool:
+    """Whether the other side has closed it; one that lives has sent its own settings."""
+    connection.settimeout(2)
+    try:
+        return connection.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+def test_the_clock_on_the_wall_times_nothing() -> None:
+    """Wall clocks jump. Where one is read, the moment is for people to read or for files to keep."""
+    allowed = {"calibrations.py", "store.py", "job.py", "traces.py", "places.py", "logs.py"}
+    readers = {
+        path.name
+        for path in SERVER.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+        and ast.unparse(node) in ("time.time", "time.time_ns", "datetime.now")
+    }
+    assert readers <= allowed
+
+
+def test_servers_come_and_go_under_load_and_no_call_of_the_client_fails(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Two servers, one after the other stopped and started again, while callers go on."""
+    addresses = [free_address(), free_address()]
+    servers = [
+        operated(monkeypatch, tmp_path / str(i), address=address) for i, address in enumerate(addresses)
+    ]
+    failures: list[BaseException] = []
+    done, ended = [0], threading.Event()
+    lock = threading.Lock()
+
+    def caller(client: Client) -> None:
+        try:
+            while not ended.is_set():
+                client.embed(PICTURE)
+                with lock:
+                    done[0] += 1
+        except BaseException as error:
+            failures.append(error)
+
+    def go_on(calls: int = 30) -> None:
+        until, limit = done[0] + calls, time.monotonic() + 30
+        while done[0] < until and not failures and time.monotonic() < limit:
+            time.sleep(0.01)
+
+    for server in servers:
+        server.__enter__()
+    with Client("ipv4:" + ",".join(addresses)) as client:
+        threads = [threading.Thread(target=caller, args=(client,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        go_on()
+        for i in (0, 1, 0):
+            servers[i].__exit__(None, None, None)
+            go_on()
+            servers[i] = operated(monkeypatch, tmp_path / str(i), address=addresses[i])
+            servers[i].__enter__()
+            go_on()
+        ended.set()
+        for thread in threads:
+            thread.join(30)
+    for server in servers:
+        server.__exit__(None, None, None)
+    assert failures == []
+    assert done[0] >= 200
