@@ -24,6 +24,7 @@ from typing import Any
 import faiss
 import numpy as np
 from lookalike_extractor.recipe import Space
+from lookalike_server.answers import Ask
 from lookalike_server.building import IndexSettings
 from lookalike_server.catalog import Catalog
 from lookalike_server.collection import Collection
@@ -134,9 +135,9 @@ def approximate(shop: Collection, vectors: np.ndarray) -> Iterator[str]:
     status = shop.index_status()
     waited = time.perf_counter() - begin
     yield f"{status.factory} made in {waited:.0f} s more; it says that its recall is {status.recall:.3f}"
-    found = [[hit.score for hit in hits] for hits in shop.search(queries, K).hits]
+    found = [[hit.score for hit in hits] for hits in shop.ask(queries, Ask(K)).hits]
     reached = float(np.mean(np.array(found) >= truth[:, None] - 1e-5))
-    _, cpu = timed(lambda: [shop.search(q[None], K) for q in queries[:300]], 2)
+    _, cpu = timed(lambda: [shop.ask(q[None], Ask(K)) for q in queries[:300]], 2)
     yield f"collection       recall {reached:.3f}   {300e3 / cpu:7.0f} queries a CPU second, attributes read"
     _, cpu = timed(lambda: [propose(shop._view, q[None], K, None) for q in queries[:300]], 2)
     mine = 300e3 / cpu
@@ -160,7 +161,7 @@ def recall(shop: Collection, vectors: np.ndarray, names: list[str]) -> float:
     """Returns the share of the true nearest that searches find; ties count by score."""
     queries = image_like(100, vectors.shape[1], seed=2)
     truth = np.sort(queries.astype(np.float64) @ vectors.T.astype(np.float64), axis=1)[:, -K]
-    hits = shop.search(queries, K).hits
+    hits = shop.ask(queries, Ask(K)).hits
     good = [sum(hit.score >= least - 1e-6 for hit in found) for found, least in zip(hits, truth, strict=True)]
     assert {hit.id for found in hits for hit in found} <= set(names)
     return sum(good) / (K * len(queries))
@@ -170,12 +171,12 @@ def filtered(shop: Collection, vectors: np.ndarray) -> Iterator[str]:
     """The first search with a filter reads attributes; until the next write the same filter is remembered."""
     query = image_like(1, vectors.shape[1], seed=3)
     for name, slots in SHARES.items():
-        search = lambda s=slots: shop.search(query, K, where=f"slot < {s}")  # type: ignore[misc] # noqa: E731
+        search = lambda s=slots: shop.ask(query, Ask(K, f"slot < {s}"))  # type: ignore[misc] # noqa: E731
         first, first_cpu = timed(search, 1, warm_up=False)
         wall, cpu = timed(search)
         mask = np.arange(len(vectors)) % 10_000 < slots
         truth = np.sort(vectors[mask].astype(np.float64) @ query[0].astype(np.float64))[::-1][:K]
-        hits = shop.search(query, K, where=f"slot < {slots}").hits[0]
+        hits = shop.ask(query, Ask(K, f"slot < {slots}")).hits[0]
         right = np.mean([hit.score >= truth[-1] - 1e-6 for hit in hits] or [True])
         yield (
             f"{name:>7} fit   first {first:8.1f} ms (CPU {first_cpu:8.1f})   "
@@ -211,10 +212,10 @@ def measure(root: Path, options: argparse.Namespace) -> None:
     space = Space(id="benchmark", dimension=dimension, recipe="benchmark")
     with Catalog(root) as catalog:
         shop = catalog.create("shop", space)
-        shop.configure_index(IndexSettings(kind="auto" if options.approximate else "exact"))
+        shop.configure_index(IndexSettings(kind=options.approximate))
         print(f"{items} items of {dimension} dimensions, written at {fill(shop, vectors):.0f}/s")
         print("\nsearches, k = 10", *searches(shop, vectors), sep="\n  ")
-        if options.approximate:
+        if options.approximate != "exact":
             print("\napproximate, k = 10", *approximate(shop, vectors), sep="\n  ")
         print("\none query with a filter", *filtered(shop, vectors), sep="\n  ")
         replaced = image_like(items // 2, dimension, seed=4)
@@ -238,7 +239,9 @@ def main() -> None:
     )
     parser.add_argument("--items", type=int, default=100_000)
     parser.add_argument("--dimension", type=int, default=512)
-    parser.add_argument("--approximate", action="store_true", help="let the collection make an index")
+    parser.add_argument(
+        "--approximate", metavar="KIND", nargs="?", const="auto", default="exact", help="let it make an index"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         measure(Path(folder), options)

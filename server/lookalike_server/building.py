@@ -58,10 +58,10 @@ class IndexSettings:
 
     def factory(self, count: int, dimension: int) -> str:
         """Returns FAISS's factory string for so many items; "" for an exact scan. Raises ArgumentInvalid."""
+        if self.kind not in ("auto", "exact"):
+            return checked(self.kind, dimension)
         if self.kind == "exact" or count < EXACT_BELOW:
             return ""
-        if self.kind != "auto":
-            return checked(self.kind, dimension)
         lists = 1 << round(np.log2(4 * np.sqrt(count)))
         if self.storage == "pq":
             return f"IVF{lists},PQ{_quarter(dimension)}x4fs"

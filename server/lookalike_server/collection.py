@@ -164,7 +164,7 @@ class Collection:
             where: filter on attributes; "" means all items.
             exclude: an id for each query that is not to be among its hits; "" for none.
         """
-        return self.ask(descriptors, Ask(k, where, min_score), exclude)
+        return self.ask(descriptors, Ask(k, where, min_score, exact=True), exclude)
 
     def ask(
         self, descriptors: NDArray[np.float32], ask: Ask, exclude: Sequence[str] | None = None

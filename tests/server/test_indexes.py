@@ -122,14 +122,14 @@ def test_what_is_deleted_or_replaced_after_the_build_is_not_found_and_what_is_ne
     shop: Collection,
 ) -> None:
     target = vectors_of(COUNT)[7]
-    assert shop.search(target[None], 1).hits[0][0].id == "7"
+    assert shop.ask(target[None], Ask(1)).hits[0][0].id == "7"
     shop.delete(["7"])
     shop.upsert([NewRow("8", target, '{"n": 8}')])
-    hits = shop.search(target[None], 5).hits[0]
+    hits = shop.ask(target[None], Ask(5)).hits[0]
     assert hits[0].id == "8"
     assert hits[0].score == pytest.approx(1)
     assert "7" not in [hit.id for hit in hits]
-    copies = shop.search(vectors_of(COUNT)[5][None], 400).hits[0]
+    copies = shop.ask(vectors_of(COUNT)[5][None], Ask(400)).hits[0]
     assert sum(hit.score > 0.9999 for hit in copies) == 301
 
 

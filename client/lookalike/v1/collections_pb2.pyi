@@ -81,7 +81,8 @@ class IndexSettings(google.protobuf.message.Message):
     kind: builtins.str
     """"auto", which empty means: an exact scan below 50,000 items, then HNSW16,
     from a million items on IVF. "exact": always a scan. Or a factory string of
-    FAISS: graphs (HNSW32,SQ8), lists (IVF4096,PQ64x4fs) or flat codes (SQ8).
+    FAISS, used from 25,000 items on: graphs (HNSW32,SQ8), lists
+    (IVF4096,PQ64x4fs) or flat codes (SQ8).
     """
     target_recall: builtins.float
     """Share of the ten nearest that searches should find, 0.5 to 1; 0 means 0.98.
