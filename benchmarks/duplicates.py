@@ -24,6 +24,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import signal
 import subprocess
 import tempfile
 import time
@@ -93,15 +94,18 @@ def imagededup(
         file = Path(folder, "rows.npy")
         np.save(file, descriptors)
         command = [python, "-c", IMAGEDEDUP, file, str(threshold)]
-        try:
-            ended = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
-        except subprocess.TimeoutExpired:
-            return f"not done after {seconds:.0f} s"
-        if ended.returncode:
-            return f"status {ended.returncode}: {ended.stderr.strip().splitlines()[-1:]}"
+        # It has processes of its own, which must end with it.
+        with subprocess.Popen(command, stdout=-1, stderr=-1, text=True, start_new_session=True) as process:
+            try:
+                out, errors = process.communicate(timeout=seconds)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                return f"not done after {seconds:.0f} s"
+        if process.returncode:
+            return f"status {process.returncode}: {errors.strip().splitlines()[-1:]}"
         pairs = np.load(file)
     keys = pairs[:, 0] * len(descriptors) + pairs[:, 1]
-    took = json.loads(ended.stdout.splitlines()[-1])
+    took = json.loads(out.splitlines()[-1])
     return [round(took, 1), round(float(np.isin(every, keys).mean()), 5)]
 
 
