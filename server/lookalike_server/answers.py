@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from lookalike_server.rows import Row
 
 Place = tuple[float, str]
 """Score and id of a hit: hits are in descending order of scores, then in the order of ids."""
@@ -93,3 +97,16 @@ class Snapshot:
     digests: list[bytes]
     attributes_json: list[str]
     reference: NDArray[np.bool_]
+
+    @classmethod
+    def of(
+        cls,
+        sequence: int,
+        keys: NDArray[np.int64],
+        rows: Sequence[Row],
+        descriptors: NDArray[np.float32],
+        reference: NDArray[np.bool_],
+    ) -> Self:
+        ids, digests = [row.id for row in rows], [row.digest for row in rows]
+        attributes = [row.attributes_json for row in rows]
+        return cls(sequence, keys, ids, descriptors, digests, attributes, reference)

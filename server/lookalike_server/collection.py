@@ -26,13 +26,13 @@ from lookalike_server.answers import Ask, SearchResult, Snapshot
 from lookalike_server.approximate import Approximate
 from lookalike_server.building import EXACT_BELOW, IndexSettings
 from lookalike_server.current import Current
-from lookalike_server.errors import ArgumentInvalid, DescriptorInvalid, Draining
+from lookalike_server.errors import DescriptorInvalid, Draining
 from lookalike_server.filters import parse_filter
 from lookalike_server.gate import Gate
 from lookalike_server.indexer import Indexer, settings_of
 from lookalike_server.reader import Reader
 from lookalike_server.reserve import Reserve
-from lookalike_server.rows import Descriptor, NewRow, Row, Written, check_id, unit
+from lookalike_server.rows import Descriptor, NewRow, Row, Written, check_different, check_id, unit
 from lookalike_server.schema import Segment
 from lookalike_server.searching import Searcher
 from lookalike_server.segments import Keeper, Rewrite
@@ -100,15 +100,9 @@ class Collection:
 
         Raises ArgumentInvalid when an id comes twice, DescriptorInvalid when a dimension is wrong.
         """
-        seen: set[str] = set()
         for i, row in enumerate(rows):
             self.check_dimension(row.descriptor, f"items[{i}].descriptor")
-            if row.id in seen:
-                raise ArgumentInvalid(
-                    f"items[{i}].id: {row.id!r} comes twice; one call writes each id once.",
-                    field=f"items[{i}].id",
-                )
-            seen.add(row.id)
+        check_different(rows)
         return self._submit(lambda writing: writing.upsert(rows))
 
     def submit_upsert_if(self, row: NewRow, wanted: Callable[[View, Writing], bool]) -> Future[Written]:
@@ -190,15 +184,7 @@ class Collection:
             rows = reader.page(0, -1, condition)
             keys, vectors = view.snapshot(self._searcher.wanted(reader, condition))
             fitting = reader.keys(parse_filter(reference)) if reference else keys[:0]
-        return Snapshot(
-            sequence=view.sequence,
-            keys=keys,
-            ids=[row.id for row in rows],
-            descriptors=vectors,
-            digests=[row.digest for row in rows],
-            attributes_json=[row.attributes_json for row in rows],
-            reference=np.isin(keys, fitting),
-        )
+        return Snapshot.of(view.sequence, keys, rows, vectors, np.isin(keys, fitting))
 
     def configure_index(self, settings: IndexSettings) -> None:
         """Chooses the index; it is made in the background, and searches go on with what there was."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,6 +80,18 @@ def check_id(item_id: str) -> None:
         raise ArgumentInvalid(f"The id has {size} bytes; at most {MOST_ID_BYTES} are allowed.", field="id")
     if "\0" in item_id:
         raise ArgumentInvalid("The id holds a NUL character.", field="id")
+
+
+def check_different(rows: Sequence[NewRow]) -> None:
+    """Raises ArgumentInvalid when an id comes twice."""
+    seen: set[str] = set()
+    for i, row in enumerate(rows):
+        if row.id in seen:
+            raise ArgumentInvalid(
+                f"items[{i}].id: {row.id!r} comes twice; one call writes each id once.",
+                field=f"items[{i}].id",
+            )
+        seen.add(row.id)
 
 
 def unit(descriptor: NDArray[Any]) -> Descriptor:
