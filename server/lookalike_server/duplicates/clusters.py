@@ -2,7 +2,7 @@
 
 Each item is listed with its nearest centres, and a pair is found if the two share a list (a join over an
 inverted file with multiple assignment). With one centre each, an eighth of the pairs would be lost on the
-borders; with four, fewer than one in a thousand (benchmarks/duplicates.py). `sampled_recall` says how many.
+borders; with four, one or two in a thousand (benchmarks/duplicates.py). `sampled_recall` says how many.
 """
 
 from __future__ import annotations
