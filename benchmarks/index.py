@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import tempfile
 import threading
 import time
@@ -124,10 +125,9 @@ def others(vectors: np.ndarray) -> Iterator[tuple[str, Any, Callable[[Any, int],
         pass
 
 
-def approximate(shop: Collection, vectors: np.ndarray) -> Iterator[str]:
+def approximate(shop: Collection, vectors: np.ndarray, queries: np.ndarray) -> Iterator[str]:
     """One query at a time, one thread; the others' effort is the least that has the collection's recall."""
     faiss.omp_set_num_threads(os.cpu_count() or 1)
-    queries = image_like(1000, vectors.shape[1], seed=7)
     truth = np.sort(queries @ vectors.T, axis=1)[:, -K]
     begin = time.perf_counter()
     while not shop.index_status().indexed or shop.index_status().building:
@@ -208,7 +208,8 @@ def durable_upserts(shop: Collection, clients: int, seconds: float = 3.0) -> str
 
 def measure(root: Path, options: argparse.Namespace) -> None:
     items, dimension = options.items, options.dimension
-    vectors = image_like(items, dimension)
+    made = image_like(items + 1000, dimension)
+    vectors, queries = made[:items].copy(), made[items:]
     space = Space(id="benchmark", dimension=dimension, recipe="benchmark")
     with Catalog(root) as catalog:
         shop = catalog.create("shop", space)
@@ -216,7 +217,7 @@ def measure(root: Path, options: argparse.Namespace) -> None:
         print(f"{items} items of {dimension} dimensions, written at {fill(shop, vectors):.0f}/s")
         print("\nsearches, k = 10", *searches(shop, vectors), sep="\n  ")
         if options.approximate != "exact":
-            print("\napproximate, k = 10", *approximate(shop, vectors), sep="\n  ")
+            print("\napproximate, k = 10", *approximate(shop, vectors, queries), sep="\n  ")
         print("\none query with a filter", *filtered(shop, vectors), sep="\n  ")
         replaced = image_like(items // 2, dimension, seed=4)
         fill(shop, replaced)
@@ -243,6 +244,7 @@ def main() -> None:
         "--approximate", metavar="KIND", nargs="?", const="auto", default="exact", help="let it make an index"
     )
     options = parser.parse_args()
+    sys.stdout.reconfigure(line_buffering=True)  # each part as it is measured
     with tempfile.TemporaryDirectory() as folder:
         measure(Path(folder), options)
 
