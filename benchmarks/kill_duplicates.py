@@ -3,8 +3,9 @@
     python benchmarks/kill_duplicates.py [--rounds 20] [--items 60000] [--dimension 64]
 
 One search runs undisturbed. Then, in each round, one like it is killed with SIGKILL at a random moment of
-that time, and run again until it ends. Prints one JSON object: the rounds, how many shards the killed searches
-had made already, and how many files differed from those of the undisturbed search in the end: none may.
+that time, and run again until it ends. Prints one JSON object: the rounds, how many shards the killed
+searches had made already, and how many files differed from those of the undisturbed search in the end: none
+may.
 """
 
 from __future__ import annotations
