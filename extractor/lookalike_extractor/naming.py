@@ -46,7 +46,7 @@ def operation_name(target: str | Callable[..., Any]) -> str:
 
 
 def exact_names(labels: Iterable[Label], modules: Collection[str]) -> list[str]:
-    """Names of `labels`, in order. No other node gets a name that is the path of one of `modules`, which ran."""
+    """Names of `labels`, in order. The paths of `modules`, which ran, are kept for their own nodes."""
     taken: set[str] = set()
     repeats: defaultdict[str, int] = defaultdict(int)
 

@@ -71,6 +71,20 @@ def test_recording_leaves_no_fake_tensors_behind() -> None:
     assert model.cache == {}
 
 
+class Padding(nn.Module):
+    """Pads by what the size asks for, as models do that were made for TensorFlow's convolutions."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        missing = -x.shape[-1] % 5 if x.shape[-1] > 1 else 0
+        return F.pad(F.pad(x, (0, missing, missing, 0), value=2.0), (1, 1, 1, 1), mode="reflect")
+
+
+def test_padding_does_not_fix_the_batch_size() -> None:
+    extractor = create_feature_extractor(Padding().eval(), ["pad", "pad_1"], example_inputs=IMAGE)
+    assert (extractor.capture.used, extractor.verification.refused) == ("recorded", {})
+    assert torch.equal(extractor(images(5))["pad_1"], Padding()(images(5)))
+
+
 class Pairing(nn.Module):
     """Looks at pairs of images as one batch, and parts them again."""
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import sympy  # type: ignore[import-untyped]
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
+from torch._refs import constant_pad_nd
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
@@ -128,9 +129,7 @@ class Recorder(Interception):
         Operators check their sizes again at every call; of theirs, only sizes that they fix matter.
         """
         self._take_guards(only_equalities=False)
-        # Padding by nothing copies. PyTorch's own rule for it would fix the batch size.
-        copies = function is F.pad and not any(args[1] if len(args) > 1 else kwargs["pad"])
-        value = args[0].clone() if copies and args else function(*args, **kwargs)
+        value = (_padded if function is F.pad else function)(*args, **kwargs)
         self._take_guards(only_equalities=True)
         return value
 
@@ -239,6 +238,18 @@ class Recorder(Interception):
         name = f"_tensor_constant{len(self.trace.constants)}"
         self.trace.constants[name] = tensor
         return self._graph.create_node("get_attr", name)
+
+
+def _padded(
+    input: Tensor,  # noqa: A002 - it may be given by name
+    pad: Sequence[int],
+    mode: str = "constant",
+    value: float | None = None,
+) -> Tensor:
+    """`F.pad` on fake tensors. PyTorch's own rules for it would fix the batch size."""
+    if mode != "constant":
+        return F.pad(input, list(pad), mode, value)
+    return constant_pad_nd(input, list(pad), value or 0) if any(pad) else input.clone()
 
 
 def _state(root: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -23,10 +23,10 @@ class Moment:
 class Trace:
     """One mode of a model as a graph.
 
-    `labels` are in the order of execution; nodes that hold constants have none. `returned` has the paths of the
-    modules that were called. `exits` has what each of them returned at its latest call, also those without a
-    node of their own, and what ran last under each path that is never called itself, such as a ModuleList.
-    `constants` are the tensors that the graph uses and the model does not hold.
+    `labels` are in the order of execution; nodes that hold constants have none. `returned` has the paths of
+    the modules that were called. `exits` has what each of them returned at its latest call, also those
+    without a node of their own, and what ran last under each path that is never called itself, such as a
+    ModuleList. `constants` are the tensors that the graph uses and the model does not hold.
     """
 
     graph: fx.Graph
