@@ -6,6 +6,7 @@ To each line on standard input it answers with its gauges; it ends when that is 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
 import sys
 
@@ -17,6 +18,28 @@ from lookalike_server.engine import Engine
 from lookalike_server.interceptors import CallInterceptor
 from lookalike_server.services.embedding import EmbeddingServicer
 from shared import MAX_BATCH, Work
+
+
+class _Mallinfo(ctypes.Structure):
+    """What glibc's mallinfo2 returns: ten numbers (malloc.h), of which two matter here."""
+
+    _fields_ = (
+        ("_before", ctypes.c_size_t * 4),
+        ("mapped", ctypes.c_size_t),
+        ("_between", ctypes.c_size_t * 2),
+        ("in_use", ctypes.c_size_t),
+        ("_after", ctypes.c_size_t * 2),
+    )
+
+
+def allocated() -> int:
+    """Bytes that malloc has given out, without Python's small objects; 0 where it is not glibc's."""
+    mallinfo = getattr(ctypes.CDLL(None), "mallinfo2", None)
+    if mallinfo is None:
+        return 0
+    mallinfo.restype = _Mallinfo
+    now = mallinfo()
+    return int(now.in_use + now.mapped)
 
 
 async def main(model: str, target: str) -> None:
@@ -35,6 +58,7 @@ async def main(model: str, target: str) -> None:
     while await asyncio.to_thread(sys.stdin.readline):
         now = engine.statistics()
         gauges = {"images": now.images, "bytes": now.bytes, "waiting": sum(now.waiting.values())}
+        gauges |= {"allocated": allocated(), "blocks": sys.getallocatedblocks()}
         print(json.dumps(gauges | {"done": now.done, "refused": now.refused}), flush=True)
     await server.stop(None)
     await engine.close()

@@ -8,7 +8,8 @@
 Clients are closed loops in one process of their own: each sends an image (a stream: a chunk of 16) and waits
 for the answer. A row tells images a second, their ratio to decoding and model alone (batches of 16 in one
 process, on all cores), latencies, CPU of the server per image, also less that of decoding and model, and good
-images lost. Other servers run in the Python of --peers, where litserve and mosec are installed.
+images lost. Other servers run in the Python of --peers, where litserve and mosec are installed; it takes all
+else from this one. Each row takes --seconds, each server some ten seconds to start.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
 
 import grpc
 import numpy as np
@@ -121,8 +123,6 @@ def unary(target: str) -> Ask:
 
 def stream(target: str) -> Ask:
     """Keeps one stream open; a chunk is in flight beside the one that is waited for."""
-    from queue import SimpleQueue
-
     outbox: SimpleQueue[pb.EmbedStreamRequest] = SimpleQueue()
     stub = embedding_pb2_grpc.EmbeddingServiceStub(grpc.insecure_channel(target))
     answers = stub.EmbedStream(iter(outbox.get, None))
@@ -210,6 +210,9 @@ def _as_json(image: bytes) -> bytes:
 
 
 def report(name: str, clients: int, load: Load, cpu: float, rate: float, each: float) -> None:
+    if not load.answered:
+        print(f"{name:9s} {clients:3d} clients  no image came back of {load.sent}", flush=True)
+        return
     latencies = np.array(load.latencies) * 1000
     speed = load.answered / load.seconds
     print(
