@@ -2,7 +2,8 @@
 
 Each item is listed with its nearest centres, and a pair is found if the two share a list (a join over an
 inverted file with multiple assignment). With one centre each, an eighth of the pairs would be lost on the
-borders; with four, one or two in a thousand (benchmarks/duplicates.py). `sampled_recall` says how many.
+borders; with four, one or two in a thousand; with five, hardly any (benchmarks/duplicates.py).
+`sampled_recall` says how many.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy.typing as npt
 
 from .candidates import TOLERANCE, Floats, Pairs, Plan, Rows, compared, over, verified_scores
 
-CENTRES_EACH = 4
+CENTRES_EACH = 5
 _TRAINING_ROUNDS = 4
 _TRAINING_ITEMS_PER_CENTRE = 24
 _AT_ONCE = 4096

@@ -3,7 +3,7 @@
     snapshot   sequence, id, digest, attributes, reference, vector     the items as they were
     images     row, image, new, reference    exact copies collapsed: the items of each image, best first
     centres    vector                        only among very many: neighbourhoods,
-    lists      list0 .. list3                and the nearest four of each image
+    lists      list0 .. list4                and the nearest five of each image
     links      first, second, similarity     pairs that connect all that is connected; facts: all pairs
     recall     (facts only)                  of an exact sample, how much was found
     groups     group, row, id, score, exact, attributes                what the caller asked for
