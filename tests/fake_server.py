@@ -124,8 +124,9 @@ class FakeServer(
         retry = error_details_pb2.RetryInfo()
         if any(detail.Unpack(retry) for detail in fault.details):
             trailers.append(("grpc-retry-pushback-ms", str(retry.retry_delay.ToMilliseconds())))
-        context.set_trailing_metadata(tuple(trailers))
         code = next(c for c in grpc.StatusCode if c.value[0] == fault.code)
+        if code is not grpc.StatusCode.CANCELLED:  # a server that stops resets calls without a word
+            context.set_trailing_metadata(tuple(trailers))
         context.abort(code, fault.message)
 
     def _collection(self, name: str, context: grpc.ServicerContext) -> dict[str, items_pb2.NewItem]:

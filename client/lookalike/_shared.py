@@ -16,6 +16,7 @@ from lookalike.errors import LookalikeError
 
 _STATUS_TRAILER = "grpc-status-details-bin"
 _FORGOTTEN = "Internal error from Core"  # grpc.aio's words when it writes to a stream that has just ended
+_OURS = ("Channel closed!", "Locally cancelled")  # gRPC's words when this side ends a call
 _MIB = 2**20
 
 # Calls that may be repeated without harm. Making or deleting a collection and starting a job are not among
@@ -93,6 +94,8 @@ def error_of(error: grpc.RpcError, target: str) -> LookalikeError:
         return errors.Unavailable(
             f"nobody answers at {target}; start a server with 'lookalike serve' ({details})", "UNREACHABLE"
         )
+    if code is grpc.StatusCode.CANCELLED and not any(words in details for words in _OURS):
+        return errors.Unavailable(f"{target} is stopping and reset the call ({details})", "STREAM_ENDED")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return errors.DeadlineExceeded(f"{target} did not answer within the timeout", "DEADLINE_EXCEEDED")
     return error_class(code.name)(details or code.name)

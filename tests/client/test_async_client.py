@@ -15,6 +15,7 @@ import pytest
 from fake_server import DIMENSION, FakeServer, descriptor
 from lookalike import AsyncClient, AsyncCollection, Client, Collection, errors
 
+RESET = (grpc.StatusCode.CANCELLED, "", "reset")  # what a stopping server does to calls it has not begun
 UNAVAILABLE = (grpc.StatusCode.UNAVAILABLE, "DRAINING", "the server is stopping")
 
 
@@ -54,8 +55,9 @@ def test_pictures_become_descriptors_in_order(talk: Any, tmp_path: Path) -> None
     talk(conversation)
 
 
-def test_a_broken_stream_loses_nothing(talk: Any, server: FakeServer) -> None:
-    server.fail("chunk", UNAVAILABLE, UNAVAILABLE)
+@pytest.mark.parametrize("fault", [UNAVAILABLE, RESET], ids=["unavailable", "reset"])
+def test_a_broken_stream_loses_nothing(talk: Any, server: FakeServer, fault: Any) -> None:
+    server.fail("chunk", fault, fault)
 
     async def conversation(client: AsyncClient) -> None:
         shop = await client.create_collection("shop")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
+from threading import Timer
 
 import grpc
 import numpy as np
@@ -229,6 +230,15 @@ def test_a_closed_client_says_so(server: FakeServer) -> None:
         pass
     with pytest.raises(ValueError, match="closed"):
         client.info()
+
+
+def test_closing_ends_a_stream_that_is_under_way(server: FakeServer) -> None:
+    server.delay = 0.3
+    with Client(server.target) as client:
+        client.limits()
+        Timer(0.1, client.close).start()
+        with pytest.raises(errors.Cancelled):
+            list(client.embed_many([b"cat"]))
 
 
 def test_an_unknown_on_error_is_refused(client: Client) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -11,6 +12,7 @@ from fake_server import FakeServer, descriptor
 from lookalike import Client, Collection, errors
 from lookalike.v1 import duplicates_pb2
 
+RESET = (grpc.StatusCode.CANCELLED, "", "reset")  # what a stopping server does to calls it has not begun
 UNAVAILABLE = (grpc.StatusCode.UNAVAILABLE, "DRAINING", "the server is stopping")
 DAMAGED = (grpc.StatusCode.DATA_LOSS, "STORE_DAMAGED", "the store is damaged")
 
@@ -58,8 +60,9 @@ def test_an_id_that_is_no_text_fails_alone(shop: Collection) -> None:
     assert (report.added, [failure.reason for failure in report.failed]) == (1, ["ARGUMENT_INVALID"])
 
 
-def test_a_broken_stream_loses_nothing(shop: Collection, server: FakeServer) -> None:
-    server.fail("chunk", UNAVAILABLE, UNAVAILABLE)
+@pytest.mark.parametrize("fault", [UNAVAILABLE, RESET], ids=["unavailable", "reset"])
+def test_a_broken_stream_loses_nothing(shop: Collection, server: FakeServer, fault: Any) -> None:
+    server.fail("chunk", fault, fault)
     pictures = [str(i).encode() for i in range(100)]
     report = shop.add(pictures, ids=[str(i) for i in range(100)])
     assert (report.added, shop.info().item_count) == (100, 100)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from lookalike import Client
+from lookalike import AsyncClient, Client
+from lookalike.records import AddReport
 from lookalike.v1 import embedding_pb2, embedding_pb2_grpc, types_pb2
 from operated import Operated, free_address, operated
 from photos import encode, photo
@@ -206,3 +209,56 @@ def test_servers_come_and_go_under_load_and_no_call_of_the_client_fails(
         server.__exit__(None, None, None)
     assert failures == []
     assert done[0] >= 200
+
+
+ITEMS = 400
+
+
+def added(address: str, count: list[int]) -> AddReport:
+    with Client(address) as client:
+        shop = client.create_collection("shop")
+        return shop.add(*sent(), progress=lambda now: count.append(now.done))
+
+
+async def added_too(address: str, count: list[int]) -> AddReport:
+    async with AsyncClient(address) as client:
+        shop = await client.create_collection("other")
+        return await shop.add(*sent(), progress=lambda now: count.append(now.done))
+
+
+def sent() -> tuple[Iterator[bytes], list[str]]:
+    """Pictures that come a little slower than a server computes them, and their ids."""
+
+    def pictures() -> Iterator[bytes]:
+        for number in range(ITEMS):
+            time.sleep(0.01)
+            yield PICTURE + bytes([number % 256, number // 256])
+
+    return pictures(), [str(number) for number in range(ITEMS)]
+
+
+def test_a_server_that_is_started_again_under_bulk_streams_loses_no_item(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Both clients send what was not acknowledged again."""
+    address = free_address()
+    counts: tuple[list[int], list[int]] = ([0], [0])
+    with ThreadPoolExecutor(2) as pool:
+        for turn in range(3):
+            with operated(monkeypatch, tmp_path, address=address):
+                if not turn:
+                    reports = [
+                        pool.submit(added, address, counts[0]),
+                        pool.submit(lambda: asyncio.run(added_too(address, counts[1]))),
+                    ]
+                until, limit = [count[-1] + 64 for count in counts], time.monotonic() + 30
+                while time.monotonic() < limit and any(
+                    count[-1] < end for count, end in zip(counts, until, strict=True)
+                ):
+                    time.sleep(0.01)
+                if turn == 2:
+                    assert [report.result(60).added for report in reports] == [ITEMS, ITEMS]
+                    with Client(address) as client:
+                        assert [info.item_count for info in client.collections()] == [ITEMS, ITEMS]
+                else:
+                    assert not any(report.done() for report in reports)
