@@ -162,6 +162,16 @@ class AsyncCollection(AsyncDuplicateCalls, AsyncCalibrationCalls):
         answer = await self._client._call(self._collections.ConfigureIndex, request, timeout)
         return _wire.collection_info(answer.collection)
 
+    async def set_attribute_indexes(
+        self, attributes: Iterable[str], *, timeout: float | None = None
+    ) -> CollectionInfo:
+        """Like `Collection.set_attribute_indexes`."""
+        request = collections_pb2.SetAttributeIndexesRequest(
+            name=self.name, attribute_indexes=_wire.names(attributes)
+        )
+        answer = await self._client._call(self._collections.SetAttributeIndexes, request, timeout)
+        return _wire.collection_info(answer.collection)
+
     async def verify(self, *, timeout: float | None = None) -> VerifyReport:
         """Like `Collection.verify`."""
         request = collections_pb2.VerifyCollectionRequest(name=self.name)

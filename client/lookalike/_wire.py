@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from datetime import UTC
 from typing import Any
@@ -143,7 +143,14 @@ def collection_info(wire: collections_pb2.Collection) -> records.CollectionInfo:
         wire.sequence,
         created,
         index_info(wire.index) if wire.HasField("index") else None,
+        tuple(wire.attribute_indexes),
+        tuple(wire.aliases),
     )
+
+
+def names(given: str | Iterable[str]) -> list[str]:
+    """A name alone is one name, not its letters."""
+    return [given] if isinstance(given, str) else list(given)
 
 
 def index_info(wire: collections_pb2.IndexStatus) -> records.IndexInfo:

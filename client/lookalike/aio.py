@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
-import warnings
-from collections.abc import AsyncIterator, Callable, Iterable
-from typing import TYPE_CHECKING, Any, Literal, Self
+from collections.abc import AsyncIterator, Iterable
+from typing import Literal
 
 import grpc
 import numpy as np
-from google.protobuf.message import Message
 from numpy.typing import NDArray
 
 from lookalike import _aio_streams, _bulk, _entries, _shared, _wire
 from lookalike._aio_collection import AsyncCollection
+from lookalike._aio_connected import AsyncConnected
 from lookalike._aio_jobs import AsyncJobs
 from lookalike._backups import pieces
-from lookalike._connection import Access, PathLike
 from lookalike.errors import AlreadyExists
 from lookalike.images import ImageLike
 from lookalike.records import (
@@ -30,21 +28,12 @@ from lookalike.records import (
     RecipeInfo,
     ServerInfo,
 )
-from lookalike.v1 import (
-    collections_pb2,
-    collections_pb2_grpc,
-    embedding_pb2_grpc,
-    models_pb2,
-    models_pb2_grpc,
-)
-
-if TYPE_CHECKING:
-    from lookalike_server.app import EmbeddedServer
+from lookalike.v1 import collections_pb2, models_pb2
 
 __all__ = ["AsyncClient", "AsyncCollection"]
 
 
-class AsyncClient:
+class AsyncClient(AsyncConnected):
     """A connection to a Lookalike server for asyncio; every method is that of `Client`, to be awaited.
 
         async with AsyncClient("localhost:50051") as client:
@@ -52,39 +41,6 @@ class AsyncClient:
 
     It belongs to the event loop in which it was made. Files are read in threads.
     """
-
-    def __init__(
-        self,
-        target: str,
-        *,
-        timeout: float | None = None,
-        tls: bool = False,
-        ca: PathLike | None = None,
-        certificate: PathLike | None = None,
-        key: PathLike | None = None,
-        token: str | None = None,
-        plaintext_token: bool = False,
-    ) -> None:
-        self._channel: grpc.aio.Channel | None = None
-        self._engine: EmbeddedServer | None = None
-        access = Access(target, tls, ca, certificate, key, token, plaintext_token)
-        self.target = target
-        self._timeout = timeout
-        self._limits: Limits | None = None
-        self._channel = access.aio_channel()
-        self._models = models_pb2_grpc.ModelServiceStub(self._channel)
-        self._embedding: Any = embedding_pb2_grpc.EmbeddingServiceStub(self._channel)
-        self._collections: Any = collections_pb2_grpc.CollectionServiceStub(self._channel)
-
-    @classmethod
-    async def embedded(cls, data_dir: str | os.PathLike[str] | None = None, **settings: Any) -> Self:
-        """Like `Client.embedded`."""
-        from lookalike import embedded
-
-        engine = await asyncio.to_thread(embedded.start, data_dir, **settings)
-        client = cls(engine.target)
-        client._engine = engine
-        return client
 
     async def embed(
         self, image: ImageLike, recipe: str = "", *, timeout: float | None = None
@@ -149,10 +105,18 @@ class AsyncClient:
         return [_wire.node(node) for node in answer.nodes]
 
     async def create_collection(
-        self, name: str, recipe: str = "", *, exist_ok: bool = False, timeout: float | None = None
+        self,
+        name: str,
+        recipe: str = "",
+        *,
+        attribute_indexes: Iterable[str] = (),
+        exist_ok: bool = False,
+        timeout: float | None = None,
     ) -> AsyncCollection:
         """Like `Client.create_collection`."""
-        request = collections_pb2.CreateCollectionRequest(name=name, recipe=recipe)
+        request = collections_pb2.CreateCollectionRequest(
+            name=name, recipe=recipe, attribute_indexes=_wire.names(attribute_indexes)
+        )
         try:
             await self._call(self._collections.CreateCollection, request, timeout)
         except AlreadyExists:
@@ -178,6 +142,19 @@ class AsyncClient:
         """Like `Client.delete_collection`."""
         request = collections_pb2.DeleteCollectionRequest(name=name)
         await self._call(self._collections.DeleteCollection, request, timeout)
+
+    async def set_alias(
+        self, alias: str, collection: str, *, timeout: float | None = None
+    ) -> AsyncCollection:
+        """Like `Client.set_alias`."""
+        request = collections_pb2.SetAliasRequest(alias=alias, collection=collection)
+        await self._call(self._collections.SetAlias, request, timeout)
+        return AsyncCollection(self, alias)
+
+    async def delete_alias(self, alias: str, *, timeout: float | None = None) -> None:
+        """Like `Client.delete_alias`."""
+        request = collections_pb2.DeleteAliasRequest(alias=alias)
+        await self._call(self._collections.DeleteAlias, request, timeout)
 
     @property
     def jobs(self) -> AsyncJobs:
@@ -208,31 +185,3 @@ class AsyncClient:
         except grpc.RpcError as error:
             raise _shared.error_of(error, self.target) from None
         return AsyncCollection(self, answer.collection.name)
-
-    async def close(self) -> None:
-        """Like `Client.close`."""
-        channel, self._channel = self._channel, None
-        engine, self._engine = self._engine, None
-        if channel is not None:
-            await channel.close()
-        if engine is not None:
-            await asyncio.to_thread(engine.close)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
-    def __del__(self) -> None:
-        if getattr(self, "_channel", None) is not None:
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
-
-    def __repr__(self) -> str:
-        return f"AsyncClient({self.target!r})"
-
-    async def _call(self, method: Callable[..., Any], request: Message, timeout: float | None) -> Any:
-        try:
-            return await method(request, timeout=self._timeout if timeout is None else timeout)
-        except grpc.RpcError as error:
-            raise _shared.error_of(error, self.target) from None

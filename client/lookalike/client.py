@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Literal, Self
+from collections.abc import Iterable, Iterator
+from typing import Literal
 
 import grpc
 import numpy as np
-from google.protobuf.message import Message
 from numpy.typing import NDArray
 
 from lookalike import _bulk, _entries, _shared, _streams, _wire
 from lookalike._backups import pieces
-from lookalike._connection import Access, PathLike
+from lookalike._connected import Connected
 from lookalike._jobs import Jobs
 from lookalike.collection import Collection
 from lookalike.errors import AlreadyExists
@@ -29,19 +27,10 @@ from lookalike.records import (
     RecipeInfo,
     ServerInfo,
 )
-from lookalike.v1 import (
-    collections_pb2,
-    collections_pb2_grpc,
-    embedding_pb2_grpc,
-    models_pb2,
-    models_pb2_grpc,
-)
-
-if TYPE_CHECKING:
-    from lookalike_server.app import EmbeddedServer
+from lookalike.v1 import collections_pb2, models_pb2
 
 
-class Client:
+class Client(Connected):
     """A connection to a Lookalike server: one telephone line, which any number of threads may share.
 
         with Client("localhost:50051") as client:
@@ -60,44 +49,6 @@ class Client:
         token: what `lookalike token new` printed; sent with every call.
         plaintext_token: lets the token travel unencrypted to another machine.
     """
-
-    def __init__(
-        self,
-        target: str,
-        *,
-        timeout: float | None = None,
-        tls: bool = False,
-        ca: PathLike | None = None,
-        certificate: PathLike | None = None,
-        key: PathLike | None = None,
-        token: str | None = None,
-        plaintext_token: bool = False,
-    ) -> None:
-        self._channel: grpc.Channel | None = None
-        self._engine: EmbeddedServer | None = None
-        access = Access(target, tls, ca, certificate, key, token, plaintext_token)
-        self.target = target
-        self._timeout = timeout
-        self._limits: Limits | None = None
-        self._channel = access.channel()
-        self._models = models_pb2_grpc.ModelServiceStub(self._channel)
-        self._embedding = embedding_pb2_grpc.EmbeddingServiceStub(self._channel)
-        self._collections = collections_pb2_grpc.CollectionServiceStub(self._channel)
-
-    @classmethod
-    def embedded(cls, data_dir: str | os.PathLike[str] | None = None, **settings: Any) -> Self:
-        """A client of a server inside this program, with its collections in `data_dir`.
-
-        Without `data_dir` they are in the user's data directory. `settings` are the server's, as
-        `device="cpu"`. Needs the `server` extra: ExtraMissing tells the line that installs it.
-        FailedPrecondition when another process has the directory open.
-        """
-        from lookalike import embedded
-
-        engine = embedded.start(data_dir, **settings)
-        client = cls(engine.target)
-        client._engine = engine
-        return client
 
     def embed(
         self, image: ImageLike, recipe: str = "", *, timeout: float | None = None
@@ -172,14 +123,23 @@ class Client:
         return [_wire.node(node) for node in self._call(self._models.ListNodes, request, timeout).nodes]
 
     def create_collection(
-        self, name: str, recipe: str = "", *, exist_ok: bool = False, timeout: float | None = None
+        self,
+        name: str,
+        recipe: str = "",
+        *,
+        attribute_indexes: Iterable[str] = (),
+        exist_ok: bool = False,
+        timeout: float | None = None,
     ) -> Collection:
         """Creates a collection, bound for life to the embedding space of a recipe.
 
-        An empty `recipe` means the server's default. With `exist_ok`, one that is there already is returned;
-        FailedPrecondition when its recipe is another.
+        An empty `recipe` means the server's default; `attribute_indexes` are attributes that filters find
+        through an index, see `Collection.set_attribute_indexes`. With `exist_ok`, one that is there already
+        is returned as it is; FailedPrecondition when its recipe is another.
         """
-        request = collections_pb2.CreateCollectionRequest(name=name, recipe=recipe)
+        request = collections_pb2.CreateCollectionRequest(
+            name=name, recipe=recipe, attribute_indexes=_wire.names(attribute_indexes)
+        )
         try:
             self._call(self._collections.CreateCollection, request, timeout)
         except AlreadyExists:
@@ -201,9 +161,24 @@ class Client:
         return [_wire.collection_info(collection) for collection in answer.collections]
 
     def delete_collection(self, name: str, *, timeout: float | None = None) -> None:
-        """Deletes a collection and all its items, for good."""
+        """Deletes a collection and all its items, for good. FailedPrecondition while it has aliases."""
         request = collections_pb2.DeleteCollectionRequest(name=name)
         self._call(self._collections.DeleteCollection, request, timeout)
+
+    def set_alias(self, alias: str, collection: str, *, timeout: float | None = None) -> Collection:
+        """Makes a name stand for a collection from now on, in place of another.
+
+        Each call that names the alias finds the one collection or the other, never neither: so a new
+        collection is put in the place of an old one. Returns the collection under its alias.
+        """
+        request = collections_pb2.SetAliasRequest(alias=alias, collection=collection)
+        self._call(self._collections.SetAlias, request, timeout)
+        return Collection(self, alias)
+
+    def delete_alias(self, alias: str, *, timeout: float | None = None) -> None:
+        """Removes an alias. The collection stays."""
+        request = collections_pb2.DeleteAliasRequest(alias=alias)
+        self._call(self._collections.DeleteAlias, request, timeout)
 
     @property
     def jobs(self) -> Jobs:
@@ -238,33 +213,3 @@ class Client:
         except grpc.RpcError as error:
             raise _shared.error_of(error, self.target) from None
         return Collection(self, answer.collection.name)
-
-    def close(self) -> None:
-        """Ends the connection, and the engine of an embedded client. Calls under way end in Cancelled."""
-        channel, self._channel = self._channel, None
-        engine, self._engine = self._engine, None
-        if channel is not None:
-            channel.close()
-        if engine is not None:
-            engine.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if getattr(self, "_channel", None) is not None:
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
-            self.close()
-
-    def __repr__(self) -> str:
-        return f"Client({self.target!r})"
-
-    def _call(self, method: Callable[..., Any], request: Message, timeout: float | None) -> Any:
-        """One unary call, its errors made ours."""
-        try:
-            return method(request, timeout=self._timeout if timeout is None else timeout)
-        except grpc.RpcError as error:
-            raise _shared.error_of(error, self.target) from None

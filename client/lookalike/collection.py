@@ -238,6 +238,19 @@ class Collection(DuplicateCalls, CalibrationCalls):
         answer = self._client._call(self._collections.ConfigureIndex, request, timeout)
         return _wire.collection_info(answer.collection)
 
+    def set_attribute_indexes(
+        self, attributes: Iterable[str], *, timeout: float | None = None
+    ) -> CollectionInfo:
+        """Chooses the attributes that filters find through an index, as "price" or "size.width".
+
+        In place of those before; it returns when the indexes are made. Writes wait meanwhile.
+        """
+        request = collections_pb2.SetAttributeIndexesRequest(
+            name=self.name, attribute_indexes=_wire.names(attributes)
+        )
+        answer = self._client._call(self._collections.SetAttributeIndexes, request, timeout)
+        return _wire.collection_info(answer.collection)
+
     def verify(self, *, timeout: float | None = None) -> VerifyReport:
         """Has the server read everything it stores of this collection, and compare all copies of it."""
         request = collections_pb2.VerifyCollectionRequest(name=self.name)

@@ -2,6 +2,7 @@
 
 <data>/.lock                 held while the directory is open; tells who holds it
 <data>/.reserve              disk for deletions when there is no other
+<data>/.aliases              names that stand for collections (aliases.py)
 <data>/<name>/store.db       a collection
 <data>/.new-<name>           one that was being made, <data>/.gone-<name> one that was being deleted:
                              a rename makes either happen whole, and what a kill left over is removed at
@@ -10,15 +11,13 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import logging
 import os
 import re
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,14 +26,15 @@ from typing import TYPE_CHECKING
 from lookalike_extractor.errors import LookalikeError, did_you_mean
 from lookalike_extractor.recipe import Space
 
+from lookalike_server.aliases import Aliases
+from lookalike_server.attributes import checked_paths
 from lookalike_server.collection import Collection
+from lookalike_server.directory import locked, usable
 from lookalike_server.errors import (
     ArgumentInvalid,
+    CollectionAliased,
     CollectionExists,
     CollectionUnknown,
-    DataDirectoryBusy,
-    DiskFull,
-    StoreUnusable,
 )
 from lookalike_server.reserve import Reserve
 from lookalike_server.schema import sync_folder
@@ -64,12 +64,13 @@ class Catalog:
         self._changing = threading.Lock()
         self._open: dict[str, Collection] = {}
         self._broken: dict[str, LookalikeError] = {}
-        with _usable(root):
+        with usable(root):
             root.mkdir(parents=True, exist_ok=True)
-            self._lock = _locked(root)
+            self._lock = locked(root)
         try:
             self._reserve = Reserve(root / ".reserve")
-            with _usable(root):
+            with usable(root):
+                self.aliases = Aliases(root / ".aliases")
                 self._recover()
         except BaseException:
             os.close(self._lock)
@@ -77,21 +78,25 @@ class Catalog:
         self.workers = ThreadPoolExecutor(max(4, os.cpu_count() or 1), thread_name_prefix="collections")
         """Threads for callers that must not block themselves."""
 
-    def create(self, name: str, space: Space) -> Collection:
-        """Makes an empty collection. Raises ArgumentInvalid for a bad name, CollectionExists."""
+    def create(self, name: str, space: Space, indexed: Sequence[str] = ()) -> Collection:
+        """Makes an empty collection. Raises ArgumentInvalid for a bad name, CollectionExists.
+
+        indexed: attributes that get an index, as `Collection.index_attributes` takes them.
+        """
         _check_name(name)
-        with self._changing, _usable(self.root):
+        indexed = checked_paths(indexed)
+        with self._changing, usable(self.root):
             self._check_free(name)
             draft = self.root / (_NEW + name)
             shutil.rmtree(draft, ignore_errors=True)
             draft.mkdir()
-            Store.create(draft / "store.db", name, space)
+            Store.create(draft / "store.db", name, space, indexed)
             return self._adopt(draft, name)
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
         """Gives a folder for work on files, on the same disk; what is left in it at the end is removed."""
-        with _usable(self.root):
+        with usable(self.root):
             folder = Path(tempfile.mkdtemp(prefix=_NEW, dir=self.root))
             try:
                 yield folder
@@ -108,7 +113,7 @@ class Catalog:
             self._check_free(name)
         name = restored(draft / "store.db", name)
         _check_name(name)
-        with self._changing, _usable(self.root):
+        with self._changing, usable(self.root):
             self._check_free(name)
             return self._adopt(draft, name)
 
@@ -123,15 +128,24 @@ class Catalog:
     def _check_free(self, name: str) -> None:
         if name in self._open or name in self._broken:
             raise CollectionExists(f"There is a collection {name!r} already.", collection=name)
+        if name in self.aliases:
+            raise CollectionExists(f"{name!r} is an alias already.", collection=name)
 
     def get(self, name: str) -> Collection:
-        """Returns the collection. Raises CollectionUnknown, or what is wrong with the collection."""
+        """Returns the collection of that name or alias.
+
+        Raises CollectionUnknown, or what is wrong with the collection.
+        """
         collection = self._open.get(name)
         if collection is not None:
             return collection
         if name in self._broken:
             raise self._broken[name]
-        near = did_you_mean(name, self._open)
+        behind = self.aliases.behind(name)
+        if behind is not None:
+            return self.get(behind)
+        self.aliases.check()
+        near = did_you_mean(name, [*self._open, *self.aliases.all()])
         raise CollectionUnknown(f"There is no collection {name!r}.{near}", collection=name)
 
     def list(self) -> list[Collection]:
@@ -139,8 +153,9 @@ class Catalog:
         return [collection for _, collection in sorted(self._open.copy().items())]
 
     def delete(self, name: str) -> None:
-        """Deletes the collection, for good. Raises CollectionUnknown."""
-        with self._changing, _usable(self.root):
+        """Deletes the collection, for good. Raises CollectionUnknown, or CollectionAliased for one in use."""
+        with self._changing, usable(self.root):
+            self._check_not_aliased(name)
             if name not in self._broken:
                 gone = CollectionUnknown(f"Collection {name!r} was deleted.", collection=name)
                 self.get(name).close(gone)
@@ -151,6 +166,38 @@ class Catalog:
             self._open.pop(name, None)
             self._broken.pop(name, None)
             shutil.rmtree(trash, ignore_errors=True)
+
+    def _check_not_aliased(self, name: str) -> None:
+        if name in self.aliases:
+            behind = self.aliases.behind(name)
+            raise CollectionAliased(
+                f"{name!r} is an alias of collection {behind!r}: name the one to delete.", collection=name
+            )
+        aliases = self.aliases.of(name)
+        if aliases:
+            raise CollectionAliased(
+                f"Collection {name!r} is in use as {', '.join(map(repr, aliases))}. Let the alias stand for "
+                "another, or delete it, first.",
+                collection=name,
+            )
+
+    def set_alias(self, alias: str, name: str) -> Collection:
+        """Makes an alias stand for a collection, in place of another; it is on disk when this returns.
+
+        Raises ArgumentInvalid for a bad name, CollectionUnknown, CollectionExists where a collection has it.
+        """
+        _check_name(alias)
+        with self._changing, usable(self.root):
+            if alias not in self.aliases:
+                self._check_free(alias)
+            collection = self.get(name)
+            self.aliases.put(alias, collection.name)
+        return collection
+
+    def delete_alias(self, alias: str) -> None:
+        """Removes an alias; its collection stays. Raises AliasUnknown."""
+        with self._changing, usable(self.root):
+            self.aliases.remove(alias)
 
     def close(self) -> None:
         """Ends what is under way and lets another process open the directory."""
@@ -192,39 +239,6 @@ def _check_name(name: str) -> None:
             "beginning with a letter or digit.",
             field="name",
         )
-
-
-@contextmanager
-def _usable(root: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(f"The disk of {root} is full. Free some space.", path=str(root)) from error
-        raise StoreUnusable(
-            f"The data directory {root} cannot be used: {error.strerror or error}. "
-            "Check its rights or choose another.",
-            path=str(root),
-        ) from error
-
-
-def _locked(root: Path) -> int:
-    """Returns a file descriptor that holds the directory's lock until it is closed, or the process ends."""
-    descriptor = os.open(root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.read(descriptor, 20).decode("ascii", "replace").strip() or "unknown"
-        os.close(descriptor)
-        raise DataDirectoryBusy(
-            f"The data directory {root} is in use by process {holder}. Stop that one, send requests to it, "
-            "or choose another directory.",
-            path=str(root),
-            pid=holder,
-        ) from None
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"{os.getpid()}\n".encode())
-    return descriptor
 
 
 if TYPE_CHECKING:

@@ -24,12 +24,13 @@ from numpy.typing import NDArray
 
 from lookalike_server.answers import Ask, SearchResult, Snapshot
 from lookalike_server.approximate import Approximate
+from lookalike_server.attributes import checked_paths
 from lookalike_server.building import EXACT_BELOW, IndexSettings
 from lookalike_server.current import Current
 from lookalike_server.errors import DescriptorInvalid, Draining
 from lookalike_server.filters import parse_filter
 from lookalike_server.gate import Gate
-from lookalike_server.indexer import Indexer, settings_of
+from lookalike_server.indexer import Indexer
 from lookalike_server.reader import Reader
 from lookalike_server.reserve import Reserve
 from lookalike_server.rows import Descriptor, NewRow, Row, Written, check_different, check_id, unit
@@ -194,7 +195,16 @@ class Collection:
 
     def index_status(self) -> IndexStatus:
         """Returns what index there is, how good it is and what it takes."""
-        return index_status(self._view, settings_of(self.get_document), self._current.folder, self._indexer)
+        with self.state() as (reader, view):
+            return index_status(view, reader, self._current.folder, self._indexer)
+
+    def index_attributes(self, paths: Sequence[str]) -> None:
+        """Makes and removes indexes on attributes until just these have one; other writes wait meanwhile.
+
+        Raises ArgumentInvalid or FilterInvalid for what cannot be indexed.
+        """
+        checked = checked_paths(paths)
+        self._submit(lambda writing: writing.index_attributes(checked)).result()
 
     def verify(self) -> Verified:
         """Reads everything and compares all copies of it."""

@@ -4,14 +4,16 @@ Errors are raised in any room, named here or there, and turned into wire in one 
 
     LookalikeError
     ├── (images, graphs, backbones, recipes: lookalike_extractor.errors)
+    │   └── DecodeStalled          an image that a decoder hung on
     ├── ArgumentInvalid            a field of a request is wrong; metadata "field" is its path
     │   ├── MessageTooLarge        more images, items or queries than one message may hold
     │   ├── DescriptorInvalid      wrong length, NaN, zero
     │   ├── AttributesInvalid      not a JSON object, or too large
     │   ├── FilterInvalid
     │   └── PageTokenInvalid
-    ├── RecipeUnknown, CollectionUnknown, ItemUnknown, JobUnknown
+    ├── RecipeUnknown, CollectionUnknown, AliasUnknown, ItemUnknown, JobUnknown
     ├── CollectionExists
+    ├── CollectionAliased          a name that is an alias, or has one, cannot be deleted
     ├── SpaceMismatch              a descriptor or recipe of another embedding space
     ├── JobNotDone
     ├── NoBackground               scores cannot be normalised without one
@@ -35,7 +37,11 @@ Errors are raised in any room, named here or there, and turned into wire in one 
 
 from __future__ import annotations
 
-from lookalike_extractor.errors import LookalikeError
+from lookalike_extractor.errors import ImageError, LookalikeError
+
+
+class DecodeStalled(ImageError):
+    reason = "DECODE_STALLED"
 
 
 class ArgumentInvalid(LookalikeError):
@@ -81,6 +87,16 @@ class ItemUnknown(LookalikeError):
 class JobUnknown(LookalikeError):
     status = "NOT_FOUND"
     reason = "JOB_UNKNOWN"
+
+
+class AliasUnknown(LookalikeError):
+    status = "NOT_FOUND"
+    reason = "ALIAS_UNKNOWN"
+
+
+class CollectionAliased(LookalikeError):
+    status = "FAILED_PRECONDITION"
+    reason = "COLLECTION_ALIASED"
 
 
 class CollectionExists(LookalikeError):

@@ -1,6 +1,7 @@
-"""Filters as SQL: a tree of the grammar in filters.py becomes a condition that is always true or false.
+"""Filters as SQL: a tree of the grammar in filters.py becomes a condition on rows of the table `item`.
 
-No text of the user's gets into the SQL: paths and values are parameters.
+Values are parameters. Paths are literals, because SQLite uses an index on an expression (attributes.py) only
+where the query holds the same expression. NULL counts as false; `_negated` makes it true.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from lark import Token, Transformer, v_args
 
 @dataclass(frozen=True)
 class Filter:
-    """A condition on the table `item`, always true or false, never NULL."""
+    """A condition on the table `item`; NULL is false."""
 
     sql: str
     parameters: tuple[object, ...] = ()
@@ -27,7 +28,7 @@ class Fault(Exception):
 
 @dataclass(frozen=True)
 class Node:
-    """SQL that is true or false, with its parameters and the depth of its expression."""
+    """SQL that is true, false or NULL, with its parameters and the depth of its expression."""
 
     sql: str
     parameters: tuple[object, ...]
@@ -54,7 +55,7 @@ class Compiler(Transformer[Token, Node]):
             return _negated(among(path, (value,)))
         if value is None or isinstance(value, bool):
             raise Fault(f"{json.dumps(value)} has no order, use = or !=", operator.start_pos)
-        return _typed(path, value, f"json_extract(attributes, ?) {operator} ?", path, value)
+        return _typed(path, value, f"{value_of(path)} {operator} ?", value)
 
     def membership(self, path: str, *values: object) -> Node:
         return among(path, values)
@@ -64,10 +65,13 @@ class Compiler(Transformer[Token, Node]):
 
     def prefix(self, path: str, text: Token) -> Node:
         start = _unquoted(text)
-        return _typed(path, start, "substr(json_extract(attributes, ?), 1, ?) = ?", path, len(start), start)
+        end = _after_all_with(start)
+        if end is None:
+            return _typed(path, start, f"{value_of(path)} >= ?", start)
+        return _typed(path, start, f"{value_of(path)} >= ? AND {value_of(path)} < ?", start, end)
 
     def existence(self, path: str) -> Node:
-        return Node("json_type(attributes, ?) IS NOT NULL", (path,))
+        return Node(f"{type_of(path)} IS NOT NULL", ())
 
     def path(self, *keys: Token) -> str:
         return json_path([_key(key) for key in keys])
@@ -94,6 +98,20 @@ def json_path(keys: Sequence[str]) -> str:
     return "$" + "".join(f'."{key}"' for key in keys)
 
 
+def type_of(path: str) -> str:
+    """SQL for the type of an attribute's value: NULL where it is missing."""
+    return f"json_type(attributes, {_literal(path)})"
+
+
+def value_of(path: str) -> str:
+    """SQL for an attribute's value, a number or text."""
+    return f"json_extract(attributes, {_literal(path)})"
+
+
+def _literal(path: str) -> str:
+    return "'" + path.replace("'", "''") + "'"
+
+
 def keys_of(path: str) -> tuple[str, ...]:
     return tuple(path[3:-1].split('"."'))
 
@@ -105,20 +123,31 @@ def among(path: str, values: Sequence[object]) -> Node:
         chosen = [v for v in values if isinstance(v, same) and not isinstance(v, bool)]
         if chosen:
             marks = ", ".join("?" * len(chosen))
-            tests.append(_typed(path, chosen[0], f"json_extract(attributes, ?) IN ({marks})", path, *chosen))
-    types = [json.dumps(v) for v in values if v is None or isinstance(v, bool)]
-    tests += [Node("coalesce(json_type(attributes, ?), 'null') = ?", (path, name)) for name in types]
+            tests.append(_typed(path, chosen[0], f"{value_of(path)} IN ({marks})", *chosen))
+    named = {json.dumps(v) for v in values if v is None or isinstance(v, bool)}
+    tests += [Node(f"{type_of(path)} = '{name}'", ()) for name in sorted(named)]
+    if "null" in named:
+        tests.append(Node(f"{type_of(path)} IS NULL", ()))
     return _joined("OR", tests)
 
 
 def _typed(path: str, like: object, test: str, *parameters: object) -> Node:
-    """The test, false where the attribute is missing or of another type than `like`."""
-    types = "('text')" if isinstance(like, str) else "('integer', 'real')"
-    return Node(f"(coalesce(json_type(attributes, ?), '') IN {types} AND {test})", (path, *parameters), 3)
+    """The test, false or NULL where the attribute is missing or of another type than `like`."""
+    types = "= 'text'" if isinstance(like, str) else "IN ('integer', 'real')"
+    return Node(f"({type_of(path)} {types} AND {test})", parameters, 3)
 
 
 def _negated(test: Node) -> Node:
-    return Node(f"NOT ({test.sql})", test.parameters, test.depth + 1)
+    return Node(f"({test.sql}) IS NOT TRUE", test.parameters, test.depth + 1)
+
+
+def _after_all_with(start: str) -> str | None:
+    """Returns the first string, by code points, after all that begin with `start`; None without one."""
+    start = start.rstrip("\U0010ffff")
+    if not start:
+        return None
+    following = ord(start[-1]) + 1
+    return start[:-1] + chr(0xE000 if following == 0xD800 else following)  # the gap is no text
 
 
 def _joined(word: str, tests: Sequence[Node]) -> Node:

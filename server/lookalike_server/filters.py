@@ -1,4 +1,4 @@
-"""Filters on attributes: a small language, compiled to SQL over the JSON column.
+"""Filters on attributes: a small language, compiled to SQL over the JSON column (filter_sql.py).
 
     price < 100 and not (brand in ("acme", "zenith") or exists(recalled))
     size.width >= 640 and name starts_with "IMG_" and sold = false
@@ -32,6 +32,7 @@ Whole numbers beyond 64 bits are compared as floating-point numbers.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -97,7 +98,13 @@ _WORDS = {
 }
 
 
-_NAMES = {"where": "The filter", "group_by": "The attribute to group by"}
+_NAMES = {
+    "where": "The filter",
+    "group_by": "The attribute to group by",
+    "attribute_indexes": "The attribute to index",
+}
+_RESERVED = {"or", "and", "not", "in", "exists", "starts_with", "true", "false", "null"}
+_PLAIN_KEY = re.compile(r"[^\W\d][\w-]*")
 
 EVERYTHING = Filter("TRUE")
 
@@ -119,6 +126,13 @@ def parse_filter(where: str) -> Filter:
 def parse_path(path: str, field: str) -> tuple[str, ...]:
     """Returns the keys of an attribute's path, as ("size", "width"). Raises FilterInvalid."""
     return keys_of(_parsed(path, "path", field))
+
+
+def path_text(keys: Sequence[str]) -> str:
+    """Returns how a path is written, as `parse_path` reads it."""
+    return ".".join(
+        key if _PLAIN_KEY.fullmatch(key) and key.lower() not in _RESERVED else f"`{key}`" for key in keys
+    )
 
 
 def equals_any(path: Sequence[str], values: Sequence[object]) -> Filter:

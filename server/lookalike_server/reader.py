@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from lookalike_server.attributes import indexed_attributes
 from lookalike_server.errors import StoreDamaged
 from lookalike_server.rows import Descriptor, Row
 from lookalike_server.schema import TALLY_MODULUS, Segment, document_crc, item_crc, vector_crc
@@ -29,6 +30,9 @@ class Reader:
         self._path = path
         self._dimension = dimension
         self.sequence: int = connection.execute("SELECT sequence FROM collection").fetchone()[0]
+
+    def indexed_attributes(self) -> list[str]:
+        return indexed_attributes(self._connection)
 
     def segments(self) -> list[Segment]:
         """Returns the segments by ascending keys."""
@@ -105,13 +109,17 @@ class Reader:
         return {row.id: row for row in self._rows(where, (json.dumps(ids),), descriptors=descriptors)}
 
     def page(self, after: int, limit: int, where: Filter, *, descriptors: bool = False) -> list[Row]:
-        """Returns the next rows whose key is greater than `after`, ascending."""
-        found = self._rows(
-            f"k > ? AND ({where.sql}) ORDER BY k LIMIT ?",
-            (after, *where.parameters, limit),
-            descriptors=descriptors,
-        )
-        return list(found)
+        """Returns the next rows whose key is greater than `after`, ascending; all with a limit of -1."""
+        condition = f"k > ? AND ({where.sql}) ORDER BY k LIMIT ?"
+        parameters = (after, *where.parameters, limit)
+        if limit >= 0 and self._sorts(condition, parameters):
+            return list(self._rows(condition, parameters, "NOT INDEXED", descriptors=descriptors))
+        return list(self._rows(condition, parameters, descriptors=descriptors))
+
+    def _sorts(self, condition: str, parameters: Sequence[object]) -> bool:
+        """Whether SQLite would read all that fits and sort it: for a page, too much each time."""
+        explain = f"EXPLAIN QUERY PLAN SELECT id FROM item WHERE {condition}"
+        return any("ORDER BY" in step[3] for step in self._connection.execute(explain, parameters))
 
     def document(self, name: str) -> str | None:
         """Returns the text that is kept under that name. Raises StoreDamaged."""
@@ -123,9 +131,11 @@ class Reader:
             raise self.damaged(f"document {name!r}")
         return value
 
-    def _rows(self, where: str, parameters: Sequence[object], *, descriptors: bool = False) -> Iterator[Row]:
+    def _rows(
+        self, where: str, parameters: Sequence[object], through: str = "", *, descriptors: bool = False
+    ) -> Iterator[Row]:
         found = self._connection.execute(
-            f"SELECT k, id, attributes, digest, crc FROM item WHERE {where}", parameters
+            f"SELECT k, id, attributes, digest, crc FROM item {through} WHERE {where}", parameters
         )
         for k, item_id, attributes, digest, crc in found.fetchall():
             if crc != item_crc(k, item_id, attributes, digest):

@@ -1,7 +1,7 @@
 """The truth of a collection: one SQLite file.
 
     collection   one row: name, space, sequence
-    item         k, id, attributes, digest, crc
+    item         k, id, attributes, digest, crc; with indexes on attributes (attributes.py)
     vector       k, data, crc
     segment      files that hold copies of the vectors of a range of keys (segments.py)
     gone         keys of rows that were deleted since their segment was written
@@ -71,6 +71,8 @@ def faults(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", None)
+        if str(error) == "malformed JSON":  # only what was valid is written
+            code = sqlite3.SQLITE_CORRUPT
         fault = None if code is None else _FAULTS.get(code) or _FAULTS.get(code & 0xFF)
         if fault is None:
             raise

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import faiss
 
 from lookalike_server.building import IndexSettings, estimated
-from lookalike_server.indexer import Indexer
+from lookalike_server.indexer import Indexer, settings_of
+from lookalike_server.reader import Reader
 from lookalike_server.view import View
 
 
@@ -28,19 +30,22 @@ class IndexStatus:
     """Bytes of it, and of descriptors that are not in segments."""
     disk: int
     """Bytes of all files of the collection."""
+    attributes: Sequence[str]
+    """Those that filters find through an index."""
 
 
-def index_status(view: View, settings: IndexSettings, folder: Path, indexer: Indexer) -> IndexStatus:
+def index_status(view: View, reader: Reader, folder: Path, indexer: Indexer) -> IndexStatus:
     sizes = [len(one.keys) for one in view.indexes]
     hits = sum(one.recall * size for one, size in zip(view.indexes, sizes, strict=True))
     loose = sum(part.keys.nbytes + part.vectors.nbytes for part in view.parts if not part.sealed)
     return IndexStatus(
-        settings=settings,
+        settings=settings_of(reader.document),
         factory=", ".join(sorted({one.factory for one in view.indexes})),
         recall=hits / sum(sizes) if sizes else 1.0,
         indexed=sum(sizes),
         building=indexer.building,
         memory=sum(one.memory for one in view.indexes) + loose,
+        attributes=reader.indexed_attributes(),
         disk=sum(size_on_disk(path) for path in folder.rglob("*")),
     )
 

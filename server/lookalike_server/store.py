@@ -5,12 +5,13 @@ from __future__ import annotations
 import queue
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 from lookalike_extractor.recipe import Space
 
+from lookalike_server.attributes import index_attributes
 from lookalike_server.errors import StoreDamaged, StoreTooNew
 from lookalike_server.reader import Reader
 from lookalike_server.schema import APPLICATION, PAGE_BYTES, SCHEMA, TABLES, UPGRADES, faults
@@ -39,8 +40,11 @@ class Store:
                 raise
 
     @classmethod
-    def create(cls, path: Path, name: str, space: Space) -> None:
-        """Writes a file without items. It is on disk when this returns; its folder's entry may not be."""
+    def create(cls, path: Path, name: str, space: Space, indexed: Sequence[str] = ()) -> None:
+        """Writes a file without items. It is on disk when this returns; its folder's entry may not be.
+
+        indexed: checked paths of the attributes that get an index.
+        """
         with faults(path), closing(sqlite3.connect(path, isolation_level=None)) as connection:
             connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
             connection.execute("PRAGMA journal_mode=WAL")
@@ -50,6 +54,7 @@ class Store:
                 "INSERT INTO collection VALUES (?, ?, 0, ?, ?, ?, ?)",
                 (name, time.time(), space.id, space.dimension, space.recipe, space.metric),
             )
+            index_attributes(connection, indexed)
             connection.execute(f"PRAGMA application_id={APPLICATION}")
             connection.execute(f"PRAGMA user_version={SCHEMA}")
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from lookalike_server.attributes import index_attributes
 from lookalike_server.rows import Descriptor, NewRow, Written
 from lookalike_server.schema import Segment, document_crc, item_crc, vector_crc
 
@@ -74,6 +75,12 @@ class Writing:
             self._connection.execute(
                 "INSERT INTO document VALUES (?, ?, ?)", (name, value, document_crc(name, value))
             )
+        return Written(self.sequence)
+
+    def index_attributes(self, paths: Sequence[str]) -> Written:
+        """Makes and removes indexes until just those of these checked paths are there."""
+        self.changed = True
+        index_attributes(self._connection, paths)
         return Written(self.sequence)
 
     def replace_segments(

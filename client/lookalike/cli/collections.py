@@ -1,4 +1,4 @@
-"""`lookalike collections`: what is stored, whether it is whole, copies of it, an end to it."""
+"""`lookalike collections`: what is stored, under which names, whether it is whole, copies, an end to it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from lookalike.records import IndexInfo
 
 
-@click.group("collections", short_help="List, verify, copy, restore or delete collections.")
+@click.group("collections", short_help="List, name, verify, copy, restore or delete collections.")
 def command() -> None:
-    """Lists, verifies, copies, restores and deletes collections."""
+    """Lists, names, verifies, copies, restores and deletes collections."""
 
 
 @command.command("list")
@@ -32,8 +32,48 @@ def list_(as_json: bool, server: str | None, data: Path | None) -> None:
     elif not infos:
         say("there are no collections")
     else:
-        rows = [[i.name, i.recipe, f"{i.item_count:,}", f"{i.created:%Y-%m-%d %H:%M}"] for i in infos]
-        print_table(["collection", "recipe", "items", "created (UTC)"], rows)
+        rows = [
+            [i.name, i.recipe, f"{i.item_count:,}", f"{i.created:%Y-%m-%d %H:%M}", ", ".join(i.aliases)]
+            for i in infos
+        ]
+        print_table(["collection", "recipe", "items", "created (UTC)", "aliases"], rows)
+
+
+@command.command("alias")
+@click.argument("alias")
+@click.argument("name", required=False)
+@click.option("--delete", "delete_it", is_flag=True, help="Delete the alias; its collection stays.")
+@place_options
+def alias(alias: str, name: str | None, delete_it: bool, server: str | None, data: Path | None) -> None:
+    """Makes ALIAS stand for collection NAME from now on, in place of another."""
+    if (name is None) != delete_it:
+        raise click.UsageError("give a NAME or --delete")
+    with connect(server, data) as client:
+        if name is None:
+            client.delete_alias(alias)
+            say(f"{alias} stands for nothing now")
+        else:
+            say(f"{alias} stands for {client.set_alias(alias, name).info().name}")
+
+
+@command.command("attributes")
+@click.argument("name")
+@click.argument("attributes", nargs=-1)
+@click.option("--none", is_flag=True, help="Remove all indexes on attributes.")
+@place_options
+def attributes(
+    name: str, attributes: tuple[str, ...], none: bool, server: str | None, data: Path | None
+) -> None:
+    """Shows which attributes filters find through an index, or chooses just these ATTRIBUTES."""
+    if none and attributes:
+        raise click.UsageError("give ATTRIBUTES or --none")
+    with connect(server, data) as client:
+        shelf = client.collection(name)
+        info = shelf.set_attribute_indexes(attributes) if none or attributes else shelf.info()
+    for attribute in info.attribute_indexes:
+        click.echo(attribute)
+    if not info.attribute_indexes:
+        say(f"no attribute of {name} has an index")
 
 
 @command.command("delete")

@@ -27,6 +27,8 @@ class Collection(google.protobuf.message.Message):
     SEQUENCE_FIELD_NUMBER: builtins.int
     CREATE_TIME_FIELD_NUMBER: builtins.int
     INDEX_FIELD_NUMBER: builtins.int
+    ATTRIBUTE_INDEXES_FIELD_NUMBER: builtins.int
+    ALIASES_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Name: 1 to 63 characters, small letters, digits, '-' and '_', beginning
     with a letter or digit.
@@ -53,6 +55,14 @@ class Collection(google.protobuf.message.Message):
     def index(self) -> global___IndexStatus:
         """How searches go through it, and what that takes."""
 
+    @property
+    def attribute_indexes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Attributes that filters find through an index, as a filter writes them."""
+
+    @property
+    def aliases(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Aliases that stand for the collection now, by name."""
+
     def __init__(
         self,
         *,
@@ -63,9 +73,11 @@ class Collection(google.protobuf.message.Message):
         sequence: builtins.int = ...,
         create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         index: global___IndexStatus | None = ...,
+        attribute_indexes: collections.abc.Iterable[builtins.str] | None = ...,
+        aliases: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["create_time", b"create_time", "index", b"index", "space", b"space"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "index", b"index", "item_count", b"item_count", "name", b"name", "recipe", b"recipe", "sequence", b"sequence", "space", b"space"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["aliases", b"aliases", "attribute_indexes", b"attribute_indexes", "create_time", b"create_time", "index", b"index", "item_count", b"item_count", "name", b"name", "recipe", b"recipe", "sequence", b"sequence", "space", b"space"]) -> None: ...
 
 global___Collection = Collection
 
@@ -161,19 +173,25 @@ class CreateCollectionRequest(google.protobuf.message.Message):
 
     NAME_FIELD_NUMBER: builtins.int
     RECIPE_FIELD_NUMBER: builtins.int
+    ATTRIBUTE_INDEXES_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Name of the new collection. Required."""
     recipe: builtins.str
     """Recipe to bind it to; empty means the server's default recipe. NOT_FOUND
     with reason RECIPE_UNKNOWN when it does not exist.
     """
+    @property
+    def attribute_indexes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Attributes that filters find through an index, as for SetAttributeIndexes."""
+
     def __init__(
         self,
         *,
         name: builtins.str = ...,
         recipe: builtins.str = ...,
+        attribute_indexes: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["name", b"name", "recipe", b"recipe"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attribute_indexes", b"attribute_indexes", "name", b"name", "recipe", b"recipe"]) -> None: ...
 
 global___CreateCollectionRequest = CreateCollectionRequest
 
@@ -298,6 +316,79 @@ class DeleteCollectionResponse(google.protobuf.message.Message):
     ) -> None: ...
 
 global___DeleteCollectionResponse = DeleteCollectionResponse
+
+@typing.final
+class SetAliasRequest(google.protobuf.message.Message):
+    """SetAliasRequest names an alias and its collection."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ALIAS_FIELD_NUMBER: builtins.int
+    COLLECTION_FIELD_NUMBER: builtins.int
+    alias: builtins.str
+    """Name of the alias, as of a collection. Required."""
+    collection: builtins.str
+    """Name of the collection, or of an alias that stands for it now. Required."""
+    def __init__(
+        self,
+        *,
+        alias: builtins.str = ...,
+        collection: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["alias", b"alias", "collection", b"collection"]) -> None: ...
+
+global___SetAliasRequest = SetAliasRequest
+
+@typing.final
+class SetAliasResponse(google.protobuf.message.Message):
+    """SetAliasResponse holds the collection."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: builtins.int
+    @property
+    def collection(self) -> global___Collection:
+        """As it is now."""
+
+    def __init__(
+        self,
+        *,
+        collection: global___Collection | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["collection", b"collection"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["collection", b"collection"]) -> None: ...
+
+global___SetAliasResponse = SetAliasResponse
+
+@typing.final
+class DeleteAliasRequest(google.protobuf.message.Message):
+    """DeleteAliasRequest names the alias to remove."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ALIAS_FIELD_NUMBER: builtins.int
+    alias: builtins.str
+    """Name of the alias. Required."""
+    def __init__(
+        self,
+        *,
+        alias: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["alias", b"alias"]) -> None: ...
+
+global___DeleteAliasRequest = DeleteAliasRequest
+
+@typing.final
+class DeleteAliasResponse(google.protobuf.message.Message):
+    """DeleteAliasResponse says that the alias is gone."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___DeleteAliasResponse = DeleteAliasResponse
 
 @typing.final
 class VerifyCollectionRequest(google.protobuf.message.Message):
@@ -483,6 +574,53 @@ class ConfigureIndexResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["collection", b"collection"]) -> None: ...
 
 global___ConfigureIndexResponse = ConfigureIndexResponse
+
+@typing.final
+class SetAttributeIndexesRequest(google.protobuf.message.Message):
+    """SetAttributeIndexesRequest names the attributes to index."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    ATTRIBUTE_INDEXES_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Name of the collection. Required."""
+    @property
+    def attribute_indexes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Each as a filter writes it: "price", "size.width", or with backquotes. At
+        most 32; each makes writes a little slower. Empty means none.
+        """
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        attribute_indexes: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attribute_indexes", b"attribute_indexes", "name", b"name"]) -> None: ...
+
+global___SetAttributeIndexesRequest = SetAttributeIndexesRequest
+
+@typing.final
+class SetAttributeIndexesResponse(google.protobuf.message.Message):
+    """SetAttributeIndexesResponse holds the collection."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: builtins.int
+    @property
+    def collection(self) -> global___Collection:
+        """As it is now."""
+
+    def __init__(
+        self,
+        *,
+        collection: global___Collection | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["collection", b"collection"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["collection", b"collection"]) -> None: ...
+
+global___SetAttributeIndexesResponse = SetAttributeIndexesResponse
 
 @typing.final
 class EstimateIndexRequest(google.protobuf.message.Message):

@@ -27,7 +27,8 @@ if _version_not_supported:
 
 class CollectionServiceStub(object):
     """CollectionService keeps named sets of items. A collection is bound to one
-    embedding space for life.
+    embedding space for life. Wherever a call takes a collection's name, an alias
+    will do.
     """
 
     def __init__(self, channel):
@@ -61,6 +62,16 @@ class CollectionServiceStub(object):
                 request_serializer=lookalike_dot_v1_dot_collections__pb2.VerifyCollectionRequest.SerializeToString,
                 response_deserializer=lookalike_dot_v1_dot_collections__pb2.VerifyCollectionResponse.FromString,
                 _registered_method=True)
+        self.SetAlias = channel.unary_unary(
+                '/lookalike.v1.CollectionService/SetAlias',
+                request_serializer=lookalike_dot_v1_dot_collections__pb2.SetAliasRequest.SerializeToString,
+                response_deserializer=lookalike_dot_v1_dot_collections__pb2.SetAliasResponse.FromString,
+                _registered_method=True)
+        self.DeleteAlias = channel.unary_unary(
+                '/lookalike.v1.CollectionService/DeleteAlias',
+                request_serializer=lookalike_dot_v1_dot_collections__pb2.DeleteAliasRequest.SerializeToString,
+                response_deserializer=lookalike_dot_v1_dot_collections__pb2.DeleteAliasResponse.FromString,
+                _registered_method=True)
         self.BackupCollection = channel.unary_stream(
                 '/lookalike.v1.CollectionService/BackupCollection',
                 request_serializer=lookalike_dot_v1_dot_collections__pb2.BackupCollectionRequest.SerializeToString,
@@ -76,6 +87,11 @@ class CollectionServiceStub(object):
                 request_serializer=lookalike_dot_v1_dot_collections__pb2.ConfigureIndexRequest.SerializeToString,
                 response_deserializer=lookalike_dot_v1_dot_collections__pb2.ConfigureIndexResponse.FromString,
                 _registered_method=True)
+        self.SetAttributeIndexes = channel.unary_unary(
+                '/lookalike.v1.CollectionService/SetAttributeIndexes',
+                request_serializer=lookalike_dot_v1_dot_collections__pb2.SetAttributeIndexesRequest.SerializeToString,
+                response_deserializer=lookalike_dot_v1_dot_collections__pb2.SetAttributeIndexesResponse.FromString,
+                _registered_method=True)
         self.EstimateIndex = channel.unary_unary(
                 '/lookalike.v1.CollectionService/EstimateIndex',
                 request_serializer=lookalike_dot_v1_dot_collections__pb2.EstimateIndexRequest.SerializeToString,
@@ -85,7 +101,8 @@ class CollectionServiceStub(object):
 
 class CollectionServiceServicer(object):
     """CollectionService keeps named sets of items. A collection is bound to one
-    embedding space for life.
+    embedding space for life. Wherever a call takes a collection's name, an alias
+    will do.
     """
 
     def CreateCollection(self, request, context):
@@ -113,7 +130,8 @@ class CollectionServiceServicer(object):
 
     def DeleteCollection(self, request, context):
         """Deletes a collection and all its items, for good. NOT_FOUND when there is
-        none of that name.
+        none of that name. FAILED_PRECONDITION with reason COLLECTION_ALIASED for an
+        alias, and for a collection that one stands for.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -125,6 +143,25 @@ class CollectionServiceServicer(object):
         files with their checksums. It reads everything; writes and searches go on.
         A collection that could not be opened answers with the reason, as every
         other call does.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetAlias(self, request, context):
+        """Makes an alias stand for a collection from now on, whether it was there or
+        not: every call that names a collection may name the alias instead, and
+        finds the new collection or the old one, never neither. It is durable when
+        the call returns. NOT_FOUND with reason COLLECTION_UNKNOWN when there is no
+        such collection; ALREADY_EXISTS when a collection has that name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteAlias(self, request, context):
+        """Removes an alias; the collection stays. NOT_FOUND with reason ALIAS_UNKNOWN
+        when there is none of that name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -154,6 +191,15 @@ class CollectionServiceServicer(object):
         """Chooses the index of a collection. It is made in the background; until it
         is there searches go on with what there was. INVALID_ARGUMENT for an index
         that cannot be made.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetAttributeIndexes(self, request, context):
+        """Chooses the attributes that filters find through an index, in place of those
+        before. It answers when the indexes are made and on disk; searches go on
+        meanwhile, writes wait. INVALID_ARGUMENT for what is not an attribute.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -194,6 +240,16 @@ def add_CollectionServiceServicer_to_server(servicer, server):
                     request_deserializer=lookalike_dot_v1_dot_collections__pb2.VerifyCollectionRequest.FromString,
                     response_serializer=lookalike_dot_v1_dot_collections__pb2.VerifyCollectionResponse.SerializeToString,
             ),
+            'SetAlias': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetAlias,
+                    request_deserializer=lookalike_dot_v1_dot_collections__pb2.SetAliasRequest.FromString,
+                    response_serializer=lookalike_dot_v1_dot_collections__pb2.SetAliasResponse.SerializeToString,
+            ),
+            'DeleteAlias': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteAlias,
+                    request_deserializer=lookalike_dot_v1_dot_collections__pb2.DeleteAliasRequest.FromString,
+                    response_serializer=lookalike_dot_v1_dot_collections__pb2.DeleteAliasResponse.SerializeToString,
+            ),
             'BackupCollection': grpc.unary_stream_rpc_method_handler(
                     servicer.BackupCollection,
                     request_deserializer=lookalike_dot_v1_dot_collections__pb2.BackupCollectionRequest.FromString,
@@ -208,6 +264,11 @@ def add_CollectionServiceServicer_to_server(servicer, server):
                     servicer.ConfigureIndex,
                     request_deserializer=lookalike_dot_v1_dot_collections__pb2.ConfigureIndexRequest.FromString,
                     response_serializer=lookalike_dot_v1_dot_collections__pb2.ConfigureIndexResponse.SerializeToString,
+            ),
+            'SetAttributeIndexes': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetAttributeIndexes,
+                    request_deserializer=lookalike_dot_v1_dot_collections__pb2.SetAttributeIndexesRequest.FromString,
+                    response_serializer=lookalike_dot_v1_dot_collections__pb2.SetAttributeIndexesResponse.SerializeToString,
             ),
             'EstimateIndex': grpc.unary_unary_rpc_method_handler(
                     servicer.EstimateIndex,
@@ -224,7 +285,8 @@ def add_CollectionServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class CollectionService(object):
     """CollectionService keeps named sets of items. A collection is bound to one
-    embedding space for life.
+    embedding space for life. Wherever a call takes a collection's name, an alias
+    will do.
     """
 
     @staticmethod
@@ -363,6 +425,60 @@ class CollectionService(object):
             _registered_method=True)
 
     @staticmethod
+    def SetAlias(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lookalike.v1.CollectionService/SetAlias',
+            lookalike_dot_v1_dot_collections__pb2.SetAliasRequest.SerializeToString,
+            lookalike_dot_v1_dot_collections__pb2.SetAliasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteAlias(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lookalike.v1.CollectionService/DeleteAlias',
+            lookalike_dot_v1_dot_collections__pb2.DeleteAliasRequest.SerializeToString,
+            lookalike_dot_v1_dot_collections__pb2.DeleteAliasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def BackupCollection(request,
             target,
             options=(),
@@ -433,6 +549,33 @@ class CollectionService(object):
             '/lookalike.v1.CollectionService/ConfigureIndex',
             lookalike_dot_v1_dot_collections__pb2.ConfigureIndexRequest.SerializeToString,
             lookalike_dot_v1_dot_collections__pb2.ConfigureIndexResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetAttributeIndexes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lookalike.v1.CollectionService/SetAttributeIndexes',
+            lookalike_dot_v1_dot_collections__pb2.SetAttributeIndexesRequest.SerializeToString,
+            lookalike_dot_v1_dot_collections__pb2.SetAttributeIndexesResponse.FromString,
             options,
             channel_credentials,
             insecure,

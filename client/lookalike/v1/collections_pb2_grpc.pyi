@@ -19,7 +19,8 @@ class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type:
 
 class CollectionServiceStub:
     """CollectionService keeps named sets of items. A collection is bound to one
-    embedding space for life.
+    embedding space for life. Wherever a call takes a collection's name, an alias
+    will do.
     """
 
     def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
@@ -50,7 +51,8 @@ class CollectionServiceStub:
         lookalike.v1.collections_pb2.DeleteCollectionResponse,
     ]
     """Deletes a collection and all its items, for good. NOT_FOUND when there is
-    none of that name.
+    none of that name. FAILED_PRECONDITION with reason COLLECTION_ALIASED for an
+    alias, and for a collection that one stands for.
     """
 
     VerifyCollection: grpc.UnaryUnaryMultiCallable[
@@ -62,6 +64,25 @@ class CollectionServiceStub:
     files with their checksums. It reads everything; writes and searches go on.
     A collection that could not be opened answers with the reason, as every
     other call does.
+    """
+
+    SetAlias: grpc.UnaryUnaryMultiCallable[
+        lookalike.v1.collections_pb2.SetAliasRequest,
+        lookalike.v1.collections_pb2.SetAliasResponse,
+    ]
+    """Makes an alias stand for a collection from now on, whether it was there or
+    not: every call that names a collection may name the alias instead, and
+    finds the new collection or the old one, never neither. It is durable when
+    the call returns. NOT_FOUND with reason COLLECTION_UNKNOWN when there is no
+    such collection; ALREADY_EXISTS when a collection has that name.
+    """
+
+    DeleteAlias: grpc.UnaryUnaryMultiCallable[
+        lookalike.v1.collections_pb2.DeleteAliasRequest,
+        lookalike.v1.collections_pb2.DeleteAliasResponse,
+    ]
+    """Removes an alias; the collection stays. NOT_FOUND with reason ALIAS_UNKNOWN
+    when there is none of that name.
     """
 
     BackupCollection: grpc.UnaryStreamMultiCallable[
@@ -93,6 +114,15 @@ class CollectionServiceStub:
     that cannot be made.
     """
 
+    SetAttributeIndexes: grpc.UnaryUnaryMultiCallable[
+        lookalike.v1.collections_pb2.SetAttributeIndexesRequest,
+        lookalike.v1.collections_pb2.SetAttributeIndexesResponse,
+    ]
+    """Chooses the attributes that filters find through an index, in place of those
+    before. It answers when the indexes are made and on disk; searches go on
+    meanwhile, writes wait. INVALID_ARGUMENT for what is not an attribute.
+    """
+
     EstimateIndex: grpc.UnaryUnaryMultiCallable[
         lookalike.v1.collections_pb2.EstimateIndexRequest,
         lookalike.v1.collections_pb2.EstimateIndexResponse,
@@ -101,7 +131,8 @@ class CollectionServiceStub:
 
 class CollectionServiceAsyncStub:
     """CollectionService keeps named sets of items. A collection is bound to one
-    embedding space for life.
+    embedding space for life. Wherever a call takes a collection's name, an alias
+    will do.
     """
 
     CreateCollection: grpc.aio.UnaryUnaryMultiCallable[
@@ -131,7 +162,8 @@ class CollectionServiceAsyncStub:
         lookalike.v1.collections_pb2.DeleteCollectionResponse,
     ]
     """Deletes a collection and all its items, for good. NOT_FOUND when there is
-    none of that name.
+    none of that name. FAILED_PRECONDITION with reason COLLECTION_ALIASED for an
+    alias, and for a collection that one stands for.
     """
 
     VerifyCollection: grpc.aio.UnaryUnaryMultiCallable[
@@ -143,6 +175,25 @@ class CollectionServiceAsyncStub:
     files with their checksums. It reads everything; writes and searches go on.
     A collection that could not be opened answers with the reason, as every
     other call does.
+    """
+
+    SetAlias: grpc.aio.UnaryUnaryMultiCallable[
+        lookalike.v1.collections_pb2.SetAliasRequest,
+        lookalike.v1.collections_pb2.SetAliasResponse,
+    ]
+    """Makes an alias stand for a collection from now on, whether it was there or
+    not: every call that names a collection may name the alias instead, and
+    finds the new collection or the old one, never neither. It is durable when
+    the call returns. NOT_FOUND with reason COLLECTION_UNKNOWN when there is no
+    such collection; ALREADY_EXISTS when a collection has that name.
+    """
+
+    DeleteAlias: grpc.aio.UnaryUnaryMultiCallable[
+        lookalike.v1.collections_pb2.DeleteAliasRequest,
+        lookalike.v1.collections_pb2.DeleteAliasResponse,
+    ]
+    """Removes an alias; the collection stays. NOT_FOUND with reason ALIAS_UNKNOWN
+    when there is none of that name.
     """
 
     BackupCollection: grpc.aio.UnaryStreamMultiCallable[
@@ -174,6 +225,15 @@ class CollectionServiceAsyncStub:
     that cannot be made.
     """
 
+    SetAttributeIndexes: grpc.aio.UnaryUnaryMultiCallable[
+        lookalike.v1.collections_pb2.SetAttributeIndexesRequest,
+        lookalike.v1.collections_pb2.SetAttributeIndexesResponse,
+    ]
+    """Chooses the attributes that filters find through an index, in place of those
+    before. It answers when the indexes are made and on disk; searches go on
+    meanwhile, writes wait. INVALID_ARGUMENT for what is not an attribute.
+    """
+
     EstimateIndex: grpc.aio.UnaryUnaryMultiCallable[
         lookalike.v1.collections_pb2.EstimateIndexRequest,
         lookalike.v1.collections_pb2.EstimateIndexResponse,
@@ -182,7 +242,8 @@ class CollectionServiceAsyncStub:
 
 class CollectionServiceServicer(metaclass=abc.ABCMeta):
     """CollectionService keeps named sets of items. A collection is bound to one
-    embedding space for life.
+    embedding space for life. Wherever a call takes a collection's name, an alias
+    will do.
     """
 
     @abc.abstractmethod
@@ -220,7 +281,8 @@ class CollectionServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[lookalike.v1.collections_pb2.DeleteCollectionResponse, collections.abc.Awaitable[lookalike.v1.collections_pb2.DeleteCollectionResponse]]:
         """Deletes a collection and all its items, for good. NOT_FOUND when there is
-        none of that name.
+        none of that name. FAILED_PRECONDITION with reason COLLECTION_ALIASED for an
+        alias, and for a collection that one stands for.
         """
 
     @abc.abstractmethod
@@ -234,6 +296,29 @@ class CollectionServiceServicer(metaclass=abc.ABCMeta):
         files with their checksums. It reads everything; writes and searches go on.
         A collection that could not be opened answers with the reason, as every
         other call does.
+        """
+
+    @abc.abstractmethod
+    def SetAlias(
+        self,
+        request: lookalike.v1.collections_pb2.SetAliasRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[lookalike.v1.collections_pb2.SetAliasResponse, collections.abc.Awaitable[lookalike.v1.collections_pb2.SetAliasResponse]]:
+        """Makes an alias stand for a collection from now on, whether it was there or
+        not: every call that names a collection may name the alias instead, and
+        finds the new collection or the old one, never neither. It is durable when
+        the call returns. NOT_FOUND with reason COLLECTION_UNKNOWN when there is no
+        such collection; ALREADY_EXISTS when a collection has that name.
+        """
+
+    @abc.abstractmethod
+    def DeleteAlias(
+        self,
+        request: lookalike.v1.collections_pb2.DeleteAliasRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[lookalike.v1.collections_pb2.DeleteAliasResponse, collections.abc.Awaitable[lookalike.v1.collections_pb2.DeleteAliasResponse]]:
+        """Removes an alias; the collection stays. NOT_FOUND with reason ALIAS_UNKNOWN
+        when there is none of that name.
         """
 
     @abc.abstractmethod
@@ -269,6 +354,17 @@ class CollectionServiceServicer(metaclass=abc.ABCMeta):
         """Chooses the index of a collection. It is made in the background; until it
         is there searches go on with what there was. INVALID_ARGUMENT for an index
         that cannot be made.
+        """
+
+    @abc.abstractmethod
+    def SetAttributeIndexes(
+        self,
+        request: lookalike.v1.collections_pb2.SetAttributeIndexesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[lookalike.v1.collections_pb2.SetAttributeIndexesResponse, collections.abc.Awaitable[lookalike.v1.collections_pb2.SetAttributeIndexesResponse]]:
+        """Chooses the attributes that filters find through an index, in place of those
+        before. It answers when the indexes are made and on disk; searches go on
+        meanwhile, writes wait. INVALID_ARGUMENT for what is not an attribute.
         """
 
     @abc.abstractmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from lookalike.v1 import collections_pb2 as pb
@@ -30,7 +30,8 @@ class CollectionServicer(collections_pb2_grpc.CollectionServiceServicer):
         self, request: pb.CreateCollectionRequest, context: Any
     ) -> pb.CreateCollectionResponse:
         space = self._engine.spaces[self._engine.recipe_name(request.recipe)]
-        collection = await in_thread(self._catalog.workers, self._catalog.create, request.name, space)
+        arguments = request.name, space, request.attribute_indexes
+        collection = await in_thread(self._catalog.workers, self._catalog.create, *arguments)
         return pb.CreateCollectionResponse(collection=await self._described(collection))
 
     async def GetCollection(  # noqa: N802
@@ -61,6 +62,19 @@ class CollectionServicer(collections_pb2_grpc.CollectionServiceServicer):
             segment_count=found.segments,
             sequence=found.sequence,
         )
+
+    async def SetAlias(  # noqa: N802
+        self, request: pb.SetAliasRequest, context: Any
+    ) -> pb.SetAliasResponse:
+        names = request.alias, request.collection
+        collection = await in_thread(self._catalog.workers, self._catalog.set_alias, *names)
+        return pb.SetAliasResponse(collection=await self._described(collection))
+
+    async def DeleteAlias(  # noqa: N802
+        self, request: pb.DeleteAliasRequest, context: Any
+    ) -> pb.DeleteAliasResponse:
+        await in_thread(self._catalog.workers, self._catalog.delete_alias, request.alias)
+        return pb.DeleteAliasResponse()
 
     async def BackupCollection(  # noqa: N802
         self, request: pb.BackupCollectionRequest, context: Any
@@ -95,6 +109,13 @@ class CollectionServicer(collections_pb2_grpc.CollectionServiceServicer):
         await in_thread(self._catalog.workers, collection.configure_index, settings)
         return pb.ConfigureIndexResponse(collection=await self._described(collection))
 
+    async def SetAttributeIndexes(  # noqa: N802
+        self, request: pb.SetAttributeIndexesRequest, context: Any
+    ) -> pb.SetAttributeIndexesResponse:
+        collection = self._catalog.get(request.name)
+        await in_thread(self._catalog.workers, collection.index_attributes, request.attribute_indexes)
+        return pb.SetAttributeIndexesResponse(collection=await self._described(collection))
+
     async def EstimateIndex(  # noqa: N802
         self, request: pb.EstimateIndexRequest, context: Any
     ) -> pb.EstimateIndexResponse:
@@ -108,14 +129,14 @@ class CollectionServicer(collections_pb2_grpc.CollectionServiceServicer):
 
     async def _described(self, collection: Collection) -> pb.Collection:
         status = await in_thread(self._catalog.workers, collection.index_status)
-        return _to_wire(collection, status)
+        return _to_wire(collection, status, self._catalog.aliases.of(collection.name))
 
 
 def _settings(wire: pb.IndexSettings) -> IndexSettings:
     return IndexSettings(wire.kind or "auto", wire.target_recall or TARGET_RECALL, wire.storage)
 
 
-def _to_wire(collection: Collection, status: IndexStatus) -> pb.Collection:
+def _to_wire(collection: Collection, status: IndexStatus, aliases: Sequence[str]) -> pb.Collection:
     message = pb.Collection(
         name=collection.name,
         recipe=collection.space.recipe,
@@ -135,6 +156,8 @@ def _to_wire(collection: Collection, status: IndexStatus) -> pb.Collection:
             memory_bytes=status.memory,
             disk_bytes=status.disk,
         ),
+        attribute_indexes=status.attributes,
+        aliases=aliases,
     )
     message.create_time.FromMilliseconds(round(collection.created * 1000))
     return message

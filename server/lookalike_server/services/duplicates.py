@@ -74,7 +74,8 @@ class DuplicateServicer(duplicates_pb2_grpc.DuplicateServiceServicer):
         self, request: pb.ListDuplicateJobsRequest, context: Any
     ) -> pb.ListDuplicateJobsResponse:
         jobs = self._board.list()
-        wanted = [job for job in jobs if request.collection in ("", job.task.collection)]
+        name = self._catalog.aliases.behind(request.collection) or request.collection
+        wanted = [job for job in jobs if name in ("", job.task.collection)]
         return pb.ListDuplicateJobsResponse(jobs=map(job_to_wire, wanted))
 
     async def DeleteDuplicateJob(  # noqa: N802
@@ -169,7 +170,7 @@ class DuplicateServicer(duplicates_pb2_grpc.DuplicateServiceServicer):
             since=request.since_sequence,
             against=bool(request.reference),
         )
-        return Task(request.collection, asked, request.where, request.reference, request.precision)
+        return Task(collection.name, asked, request.where, request.reference, request.precision)
 
     def _asked_threshold(self, collection: Collection, request: pb.StartDuplicateJobRequest) -> float:
         if not request.HasField("precision"):

@@ -136,9 +136,9 @@ class ItemServicer(items_pb2_grpc.ItemServiceServicer):
         size = request.page_size or _DEFAULT_PAGE
         if size > MOST_IDS:
             raise ArgumentInvalid(f"page_size is {size}; at most {MOST_IDS} are allowed.", field="page_size")
-        after = 0
+        after, listing = 0, f"{collection.name}\0{request.where}".encode()
         if request.page_token:
-            (after,) = _AFTER.unpack(read_token(request.page_token, _listing(request)))
+            (after,) = _AFTER.unpack(read_token(request.page_token, listing))
         rows = await in_thread(
             self._catalog.workers,
             collection.list,
@@ -150,7 +150,7 @@ class ItemServicer(items_pb2_grpc.ItemServiceServicer):
         page, more = rows[:size], len(rows) > size
         return pb.ListItemsResponse(
             items=map(_item, page),
-            next_page_token=make_token(_AFTER.pack(page[-1].k), _listing(request)) if more else "",
+            next_page_token=make_token(_AFTER.pack(page[-1].k), listing) if more else "",
         )
 
     async def DeleteItems(  # noqa: N802
@@ -222,7 +222,3 @@ def _item(row: Row) -> pb.Item:
         sequence=row.k,
         descriptor=None if row.descriptor is None else array_to_tensor(row.descriptor),
     )
-
-
-def _listing(request: pb.ListItemsRequest) -> bytes:
-    return f"{request.collection}\0{request.where}".encode()

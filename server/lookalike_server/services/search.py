@@ -49,6 +49,7 @@ class SearchServicer(search_pb2_grpc.SearchServiceServicer):
     async def Search(self, request: pb.SearchRequest, context: Any) -> pb.SearchResponse:  # noqa: N802
         began = time.perf_counter()
         collection = self._catalog.get(request.collection)
+        request.collection = collection.name  # pages belong to it, whatever its alias means by then
         self._check(request)
         least = await self._least(request, collection)
         if looks_closer(request):
