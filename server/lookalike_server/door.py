@@ -85,7 +85,7 @@ class Door:
             stages.seconds_in_batches(model, before[model] + own[model]) for model in range(len(stages.costs))
         )
         decoding = stages.arrived.waiting(bulk=False) + len(jobs)
-        return max(device + stages.seconds_left(), stages.decode_seconds * decoding / stages.decoders)
+        return max(device + stages.seconds_left(), stages.decoding.seconds * decoding / len(stages.decoding))
 
 
 def read_header(job: Job, limits: ImageLimits) -> None:

@@ -12,7 +12,7 @@ from lookalike_extractor.images import ImageLimits
 from lookalike_server.admission import Room
 from lookalike_server.cache import ResultCache
 from lookalike_server.door import read_header
-from lookalike_server.errors import DeadlineUnreachable, DeviceStalled, InternalError
+from lookalike_server.errors import DeadlineUnreachable, DecodeStalled, DeviceStalled, InternalError
 from lookalike_server.jobs import Batch, Call, Job
 from lookalike_server.readiness import Readiness
 from lookalike_server.stages import Runner, Stages
@@ -26,6 +26,8 @@ _LOOK_SECONDS = 0.25
 _TIMES_EXPECTED = 20
 _TIMES_LOST = 5
 _HANGING_JOIN_SECONDS = 1.0
+# Threads that hang for good cost little each; so many of them are for a new process to mend.
+_MOST_LEFT_BEHIND = 64
 
 
 class Road:
@@ -168,10 +170,11 @@ class Road:
             job.outcome.error = fault
             self.end(job)
 
-    # A device that hangs.
+    # Threads that hang.
 
     async def _look(self) -> None:
         await asyncio.sleep(min(_LOOK_SECONDS, self._stall_seconds / 4))
+        self._replace_decoders()
         batch = self.stages.running
         late = 0.0 if batch is None else time.monotonic() - batch.started
         if batch is not None and late > self._allowed(batch):
@@ -181,6 +184,15 @@ class Road:
         elif self._readiness.stalled:
             self._readiness.stalled = ""
             self._readiness.suspect()
+
+    def _replace_decoders(self) -> None:
+        for name, job in self.stages.decoding.replace_hanging(self._stall_seconds).items():
+            self._tally.restarts[name] += 1
+            self._fail(
+                job, DecodeStalled(f"Decoding took more than {self._stall_seconds:g} s. Send another.")
+            )
+        if self.stages.decoding.left_behind() > _MOST_LEFT_BEHIND:
+            self.device_lost()
 
     def _allowed(self, batch: Batch) -> float:
         expected = self.stages.costs[batch.model].seconds(len(batch.jobs))

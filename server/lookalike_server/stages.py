@@ -1,4 +1,4 @@
-"""The threads of the engine: decoders and the device, each going on whatever happens in it.
+"""The threads of the engine: decoders (decoding.py) and the device, each going on whatever happens in it.
 
     arrived ─ decoders: digest, known already?, decode ─ decoded ─ device: one batch after the other
 
@@ -8,34 +8,27 @@ with the error, and so is everything that ends here.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
-from lookalike_extractor.errors import LookalikeError
-from lookalike_extractor.images import ImageLimits, Preprocessing, decode, fit
+from lookalike_extractor.images import ImageLimits, Preprocessing
 from lookalike_extractor.recipe import Space
 from numpy.typing import NDArray
 
 from lookalike_server.batcher import Line
 from lookalike_server.cache import ResultCache
 from lookalike_server.costs import Cost
+from lookalike_server.decoding import Decoding
 from lookalike_server.jobs import Batch, Job
 from lookalike_server.supervised import Stage
 from lookalike_server.wire import internal
-
-# Handing images one at a time from thread to thread costs more than decoding small ones. Large ones are
-# handed on as they come.
-_DECODED_TOGETHER = 8
-_HELD_SECONDS = 0.003
 
 # Bulk runs in batches that give so much of the most images a second; while interactive callers are about in
 # such as keep them waiting for less.
 _SHARE, _SHARE_BESIDE_INTERACTIVE = 0.95, 0.75
 _LEAST_BULK = 4
-_DECODE_WEIGHT = 0.05
 # What a batch of the trial at the start tells of sizes, in other batches.
 _TRIAL_WEIGHT = 20
 _ABOUT_SECONDS = 10.0
@@ -87,34 +80,35 @@ class Stages:
         max_batch: int,
         decode_threads: int,
     ) -> None:
-        self.arrived, self.decoded = Line(), Line()
+        self.decoded = Line()
         self.costs = [Cost() for _ in device.models]
-        self.decoders = decode_threads
-        self.decode_seconds = 0.0
-        """Of an image, lately."""
         self.running: Batch | None = None
         """What the device computes at this moment."""
-        self._device, self._cache, self._ends, self._post = device, cache, ends, post
-        self._limits, self._max_batch = limits, max_batch
+        self._device, self._ends, self._post, self._max_batch = device, ends, post, max_batch
         self.interactive_at = -_ABOUT_SECONDS
         """When an interactive image was last let in, by the monotonic clock."""
         self._warm: Callable[[BaseException | None], None] | None = None
-        self._decoders = [
-            Stage(f"decode-{i}", self._decode_turn, self._failed) for i in range(decode_threads)
-        ]
+        self.decoding = Decoding(
+            [model.preprocessing for model in device.models],
+            cache,
+            limits,
+            decode_threads,
+            ready=self.decoded.put,
+            ended=lambda jobs: post(ends.images_ended, jobs),
+            failed=self._failed,
+        )
+        self.arrived = self.decoding.line
         self._computer = Stage("device", self._device_turn, self._failed)
 
     def start(self, warm: Callable[[BaseException | None], None]) -> None:
         """Starts the threads; `warm` is called in the event loop once the device is, or with why not."""
         self._warm = warm
-        for stage in (self._computer, *self._decoders):
-            stage.start()
+        self._computer.start()
+        self.decoding.start()
 
     def join(self, seconds: float | None) -> None:
         """Ends the threads once what is on the road is done, or the time has passed."""
-        self.arrived.close()
-        for stage in self._decoders:
-            stage.join(seconds)
+        self.decoding.join(seconds)
         self.decoded.close()
         self._computer.join(seconds)
 
@@ -147,59 +141,6 @@ class Stages:
     def _failed(self, stage: Stage, error: BaseException) -> None:
         self.running = None
         self._post(self._ends.stage_failed, stage.name, list(stage.hand), error)
-
-    def _decode_turn(self, stage: Stage) -> bool:
-        jobs = self.arrived.take_share(_DECODED_TOGETHER, len(self._decoders))
-        if jobs is None:
-            return False
-        stage.hand, ready, since = list(jobs), [], time.monotonic()
-        for number, job in enumerate(jobs, 1):
-            if self._prepared(job):
-                ready.append(job)
-            if time.monotonic() - since > _HELD_SECONDS or number == len(jobs):
-                self._hand_on(ready)
-                stage.hand, ready, since = jobs[number:], [], time.monotonic()
-        return True
-
-    def _hand_on(self, jobs: list[Job]) -> None:
-        self.decoded.put(job for job in jobs if job.pixels is not None)
-        ended = [job for job in jobs if job.pixels is None]
-        if ended:
-            self._post(self._ends.images_ended, ended)
-
-    def _prepared(self, job: Job) -> bool:
-        """Decodes a job unless there is no need. False when it follows another, which will bring it along.
-
-        Whatever is raised becomes the fault of that job alone.
-        """
-        try:
-            return self._prepare(job)
-        except LookalikeError as error:
-            job.outcome.error = error
-        except BaseException as error:
-            job.outcome.error = internal(error)
-        return True
-
-    def _prepare(self, job: Job) -> bool:
-        started = time.monotonic()
-        if job.call.gone(started):
-            job.outcome.origin = "dropped"
-            return True
-        file = job.source if isinstance(job.source, bytes) else None
-        sent = np.ascontiguousarray(job.source).data if file is None else file
-        job.digest = hashlib.sha256(sent).digest()
-        origin = self._cache.meet(job)
-        if origin != "computed":
-            return origin == "cached"
-        preprocessing = self._device.models[job.model].preprocessing
-        if file is None:
-            job.pixels = fit(np.asarray(job.source), preprocessing)
-        else:
-            job.pixels = decode(file, preprocessing, self._limits, header=job.header)
-        job.ready_at = time.monotonic()
-        job.outcome.decode_s = job.ready_at - started
-        self.decode_seconds += _DECODE_WEIGHT * (job.outcome.decode_s - self.decode_seconds)
-        return True
 
     def _device_turn(self, stage: Stage) -> bool:
         if self._warm is not None:

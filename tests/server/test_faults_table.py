@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from engines import as_caller, eventually, one, running
 from lookalike_extractor.errors import LookalikeError
+from lookalike_extractor.images import decode
 from lookalike_server.device import Device
 from lookalike_server.engine import Engine
 from lookalike_server.errors import DeadlineUnreachable, DeviceStalled, QueueFull
@@ -371,7 +372,8 @@ def test_a_stage_that_dies_is_back_and_its_images_get_a_status(
 ) -> None:
     async def main() -> None:
         async with running() as engine:
-            stages = engine._road.stages
+            stages: Any = engine._road.stages
+            stages = stages.decoding if step == "_hand_on" else stages
             original, deaths = getattr(stages, step), [MemoryError()]
 
             def dying(work: Any) -> None:
@@ -387,6 +389,36 @@ def test_a_stage_that_dies_is_back_and_its_images_get_a_status(
             assert (await one(engine, good[2])).error is None
             assert sum(engine.statistics().restarts.values()) == 1
             assert engine.room.images == 0
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_decoder_that_hangs_is_replaced_and_only_its_image_fails(
+    good: list[bytes], monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    let_go = threading.Event()
+
+    def hanging(data: bytes, *arguments: Any, **options: Any) -> Any:
+        if data == good[2]:
+            let_go.wait(20)
+        return decode(data, *arguments, **options)
+
+    async def main() -> None:
+        monkeypatch.setattr("lookalike_server.decoding.decode", hanging)
+        async with running(stall_seconds=0.2, decode_threads=threads, cache_bytes=1 << 20) as engine:
+            again = asyncio.create_task(one(engine, good[2]))
+            outcomes = await asyncio.wait_for(engine.embed([*good, *good], []), 10)
+            reasons = [outcome.error and outcome.error.reason for outcome in [*outcomes, await again]]
+            stalled = "DECODE_STALLED"
+            assert reasons == [None, None, stalled, None, None, None, stalled, None, stalled]
+            assert (await one(engine, good[0])).error is None
+            assert 1 <= sum(engine.statistics().restarts.values()) <= 3
+            assert engine.room.images == 0
+            let_go.set()
+            await eventually(lambda: not engine._road.stages.decoding.left_behind())
+            assert (await one(engine, good[1])).error is None
+            assert not engine.broken.is_set()
 
     asyncio.run(main())
 

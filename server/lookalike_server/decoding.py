@@ -1,0 +1,205 @@
+"""The decoders: threads that turn files into pixels, each image alone.
+
+A decoder that hangs on an image is left behind with it: another thread takes its place and the rest of its
+work. What the one left behind still finds out is not listened to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from lookalike_extractor.errors import LookalikeError
+from lookalike_extractor.images import ImageLimits, Preprocessing, decode, fit
+
+from lookalike_server.batcher import Line
+from lookalike_server.cache import ResultCache
+from lookalike_server.jobs import Job
+from lookalike_server.supervised import Stage
+from lookalike_server.wire import internal
+
+# Handing images one at a time from thread to thread costs more than decoding small ones. Large ones are
+# handed on as they come.
+_DECODED_TOGETHER = 8
+_HELD_SECONDS = 0.003
+
+_DECODE_WEIGHT = 0.05
+
+
+class Decoder(Stage):
+    """One thread, and what it has in hand. Only what the lock guards is touched from outside.
+
+    Attributes:
+        left: it hung, and another has taken over.
+    """
+
+    def __init__(
+        self, name: str, turn: Callable[[Stage], bool], failed: Callable[[Stage, BaseException], None]
+    ) -> None:
+        super().__init__(name, turn, failed)
+        self.left = False
+        self._lock = threading.Lock()
+        self._began = math.inf
+        self._job: Job | None = None
+        self._ready: list[Job] = []
+        self._rest: list[Job] = []
+
+    def begin(self, job: Job, ready: list[Job], rest: list[Job]) -> None:
+        with self._lock:
+            self._job, self._ready, self._rest, self._began = job, ready, rest, time.monotonic()
+
+    def end(self) -> bool:
+        """False when it took so long that another has taken over."""
+        with self._lock:
+            self._began = math.inf
+            return not self.left
+
+    def leave(self, seconds: float) -> tuple[Job, list[Job], list[Job]] | None:
+        """Leaves it behind if it has been at one image for so long.
+
+        Returns that image, those it has decoded and not handed on, and those it has not begun.
+        """
+        with self._lock:
+            if time.monotonic() - self._began < seconds or self._job is None:
+                return None
+            self.left = True
+            return self._job, self._ready, self._rest
+
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+
+class Decoding:
+    """The decoders, and the line before them.
+
+    Args:
+        preprocessing: of each model.
+        ready: takes images that have pixels.
+        ended: takes images that need none: known, dropped, failed.
+        failed: is told of a decoder that was thrown out of its work.
+
+    Attributes:
+        seconds: of an image, lately.
+    """
+
+    def __init__(
+        self,
+        preprocessing: Sequence[Preprocessing],
+        cache: ResultCache,
+        limits: ImageLimits,
+        threads: int,
+        *,
+        ready: Callable[[list[Job]], object],
+        ended: Callable[[list[Job]], object],
+        failed: Callable[[Stage, BaseException], None],
+    ) -> None:
+        self.line = Line()
+        self.seconds = 0.0
+        self._preprocessing, self._cache, self._limits = preprocessing, cache, limits
+        self._ready, self._ended, self._failed = ready, ended, failed
+        self._decoders = [self._decoder(i) for i in range(threads)]
+        self._left: list[Decoder] = []
+
+    def __len__(self) -> int:
+        return len(self._decoders)
+
+    def start(self) -> None:
+        for decoder in self._decoders:
+            decoder.start()
+
+    def join(self, seconds: float | None) -> None:
+        """Ends the threads once what is in the line is decoded, or the time has passed."""
+        self.line.close()
+        for decoder in self._decoders:
+            decoder.join(seconds)
+
+    def replace_hanging(self, seconds: float) -> dict[str, Job]:
+        """Puts another decoder in the place of each that has been at one image for so long.
+
+        Returns those images by the names of their decoders.
+        """
+        hanging = {}
+        for place, decoder in enumerate(self._decoders):
+            if (taken := decoder.leave(seconds)) is None:
+                continue
+            hanging[decoder.name], ready, rest = taken
+            self._left.append(decoder)
+            self._decoders[place] = self._decoder(place)
+            self._decoders[place].start()
+            self._hand_on(ready)
+            self.line.put(rest)
+        return hanging
+
+    def left_behind(self) -> int:
+        """Threads that hang still."""
+        self._left = [decoder for decoder in self._left if decoder.alive()]
+        return len(self._left)
+
+    def _decoder(self, place: int) -> Decoder:
+        return Decoder(f"decode-{place}", self._turn, self._failed)
+
+    def _turn(self, decoder: Stage) -> bool:
+        assert isinstance(decoder, Decoder)
+        jobs = self.line.take_share(_DECODED_TOGETHER, len(self._decoders))
+        if jobs is None:
+            return False
+        ready: list[Job] = []
+        decoder.hand, since = list(jobs), time.monotonic()
+        for number, job in enumerate(jobs, 1):
+            decoder.begin(job, ready, jobs[number:])
+            done = self._prepared(job)
+            if not decoder.end():
+                decoder.hand = []
+                return False
+            if done:
+                ready.append(job)
+            if time.monotonic() - since > _HELD_SECONDS or number == len(jobs):
+                self._hand_on(ready)
+                decoder.hand, ready, since = jobs[number:], [], time.monotonic()
+        return True
+
+    def _hand_on(self, jobs: list[Job]) -> None:
+        self._ready([job for job in jobs if job.pixels is not None])
+        ended = [job for job in jobs if job.pixels is None]
+        if ended:
+            self._ended(ended)
+
+    def _prepared(self, job: Job) -> bool:
+        """Decodes a job unless there is no need. False when it follows another, which will bring it along.
+
+        Whatever is raised becomes the fault of that job alone.
+        """
+        try:
+            return self._prepare(job)
+        except LookalikeError as error:
+            job.outcome.error = error
+        except BaseException as error:
+            job.outcome.error = internal(error)
+        return True
+
+    def _prepare(self, job: Job) -> bool:
+        started = time.monotonic()
+        if job.call.gone(started):
+            job.outcome.origin = "dropped"
+            return True
+        file = job.source if isinstance(job.source, bytes) else None
+        sent = np.ascontiguousarray(job.source).data if file is None else file
+        job.digest = hashlib.sha256(sent).digest()
+        origin = self._cache.meet(job)
+        if origin != "computed":
+            return origin == "cached"
+        preprocessing = self._preprocessing[job.model]
+        if job.call.probe:  # canaries have no face
+            preprocessing = preprocessing.unaligned()
+        if file is None:
+            job.pixels = fit(np.asarray(job.source), preprocessing)
+        else:
+            job.pixels = decode(file, preprocessing, self._limits, header=job.header)
+        job.ready_at = time.monotonic()
+        job.outcome.decode_s = job.ready_at - started
+        self.seconds += _DECODE_WEIGHT * (job.outcome.decode_s - self.seconds)
+        return True
