@@ -89,6 +89,7 @@ class Running:
     calls: CallInterceptor
     channel: grpc.Channel
     loop: asyncio.AbstractEventLoop
+    target: str
 
     @property
     def embedding(self) -> embedding_pb2_grpc.EmbeddingServiceStub:
@@ -121,7 +122,7 @@ def serving(
         embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server(EmbeddingServicer(engine, settings), server)
         server.add_insecure_port(target)
         await server.start()
-        running.append(Running(engine, calls, channel, asyncio.get_running_loop()))
+        running.append(Running(engine, calls, channel, asyncio.get_running_loop(), target))
         stop = asyncio.Event()
         stops.append(stop)
         started.set()

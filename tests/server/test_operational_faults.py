@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -262,3 +265,47 @@ def test_a_server_that_is_started_again_under_bulk_streams_loses_no_item(
                         assert [info.item_count for info in client.collections()] == [ITEMS, ITEMS]
                 else:
                     assert not any(report.done() for report in reports)
+
+
+def test_a_real_process_that_is_told_to_stop_under_load_fails_no_call(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its callers go on at another server; one is in this process."""
+    first = free_address()
+    flags = ["--address", first, "--data", str(tmp_path / "first"), "--served-recipes", "near_duplicate"]
+    command = [sys.executable, "-m", "lookalike_server", *flags]
+    ended, done, failures = threading.Event(), [0], []
+
+    def caller(client: Client) -> None:
+        try:
+            while not ended.is_set():
+                client.embed(PICTURE)
+                done[0] += 1
+        except BaseException as error:
+            failures.append(error)
+
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process,
+        operated(monkeypatch, tmp_path / "second") as second,
+    ):
+        assert process.stdout is not None
+        assert "serves near_duplicate" in process.stdout.readline()
+        with Client(f"ipv4:{first},{second.address}") as client, ThreadPoolExecutor(4) as pool:
+            for _ in range(4):
+                pool.submit(caller, client)
+            reached(done, 20)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0
+            before = second.engine.statistics().done["computed"]
+            reached(done, done[0] + 20)
+            ended.set()
+        assert process.communicate() == ("", "")
+        assert failures == []
+        assert second.engine.statistics().done["computed"] > before
+
+
+def reached(done: list[int], count: int) -> None:
+    limit = time.monotonic() + 30
+    while done[0] < count:
+        assert time.monotonic() < limit, f"only {done[0]} of {count} calls were answered"
+        time.sleep(0.01)
