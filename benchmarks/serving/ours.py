@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import json
 import sys
 
@@ -56,6 +57,7 @@ async def main(model: str, target: str) -> None:
     await server.start()
     print("ready", flush=True)
     while await asyncio.to_thread(sys.stdin.readline):
+        gc.collect()
         now = engine.statistics()
         gauges = {"images": now.images, "bytes": now.bytes, "waiting": sum(now.waiting.values())}
         gauges |= {"allocated": allocated(), "blocks": sys.getallocatedblocks()}

@@ -14,6 +14,7 @@ before it is decoded, and again before it is computed.
     door              who is let in
     road              where jobs end; a device that hangs
     stages            the threads, with the lines between them (batcher) and what batches cost (costs)
+    decoding          those that decode; one that hangs is replaced
     cache             results that are known; identical images that share one
     readiness         canaries
     statistics        what is told to observers
@@ -62,7 +63,8 @@ class Engine:
         cache_bytes: of results that are kept; 0 means that every image is computed, identical ones too.
         max_call_seconds: after which a call that is not a stream ends, whatever its own deadline.
         canary_seconds: how long a model may be without work before a canary is sent; 0 sends none.
-        stall_seconds: how long one batch may take before the device is taken to hang.
+        stall_seconds: how long one batch may take before the device is taken to hang, and one image before
+            its decoder is.
 
     Attributes:
         draining: set it to refuse new calls; streams then end with Draining.
