@@ -36,7 +36,7 @@ from lookalike_server.cache import ResultCache
 from lookalike_server.caller import CALLER, note, share
 from lookalike_server.door import Door
 from lookalike_server.errors import DeadlineUnreachable, DeviceStalled, RecipeUnknown
-from lookalike_server.jobs import Call, Job, Outcome, Source
+from lookalike_server.jobs import Call, Job, Outcome, Source, joined
 from lookalike_server.readiness import Health, Readiness, canary
 from lookalike_server.road import Road
 from lookalike_server.stages import Runner
@@ -150,16 +150,10 @@ class Engine:
         return self.readiness.health()
 
     def statistics(self) -> Statistics:
-        stages = self._road.stages
-        lines = {"decode": stages.arrived, "device": stages.decoded}
         return Statistics(
             images=self.room.images,
             bytes=self.room.bytes,
-            waiting={
-                (stage, lane): line.waiting(bulk=lane == "bulk")
-                for stage, line in lines.items()
-                for lane in ("interactive", "bulk")
-            },
+            waiting=self._road.stages.waiting(),
             done=dict(self.tally.done),
             failed=dict(self.tally.failed),
             refused=dict(self.tally.refusals),
@@ -205,7 +199,7 @@ class Engine:
         jobs = [job for row in rows for job in row]
         async with share(len(images), wait=wait):
             await self._travel(call, jobs)
-        outcomes = [_joined([job.outcome for job in row], names) for row in rows]
+        outcomes = [joined([job.outcome for job in row], names) for row in rows]
         note(outcomes)
         return outcomes
 
@@ -252,16 +246,3 @@ class Engine:
         except DeviceStalled as error:
             return error
         return job.outcome.error
-
-
-def _joined(outcomes: Sequence[Outcome], names: Sequence[str]) -> Outcome:
-    """One outcome of an image that went through several models, with the descriptors that were asked for."""
-    joined = outcomes[0]
-    for other in outcomes[1:]:
-        joined.error = joined.error or other.error
-        joined.descriptors |= other.descriptors
-        joined.decode_s += other.decode_s
-        joined.queue_s = max(joined.queue_s, other.queue_s)
-        joined.device_s += other.device_s
-    joined.descriptors = {} if joined.error else {name: joined.descriptors[name] for name in names}
-    return joined

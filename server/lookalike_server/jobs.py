@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -111,3 +112,16 @@ class Batch:
     @property
     def model(self) -> int:
         return self.jobs[0].model
+
+
+def joined(outcomes: Sequence[Outcome], names: Sequence[str]) -> Outcome:
+    """One outcome of an image that went through several models, with the descriptors that were asked for."""
+    joined = outcomes[0]
+    for other in outcomes[1:]:
+        joined.error = joined.error or other.error
+        joined.descriptors |= other.descriptors
+        joined.decode_s += other.decode_s
+        joined.queue_s = max(joined.queue_s, other.queue_s)
+        joined.device_s += other.device_s
+    joined.descriptors = {} if joined.error else {name: joined.descriptors[name] for name in names}
+    return joined

@@ -112,6 +112,15 @@ class Stages:
         self.decoded.close()
         self._computer.join(seconds)
 
+    def waiting(self) -> dict[tuple[str, str], int]:
+        """Images before each stage, by lane."""
+        lines = {"decode": self.arrived, "device": self.decoded}
+        return {
+            (stage, lane): line.waiting(bulk=lane == "bulk")
+            for stage, line in lines.items()
+            for lane in ("interactive", "bulk")
+        }
+
     def seconds_left(self) -> float:
         """Of the batch that is running."""
         batch = self.running
