@@ -10,9 +10,9 @@ takes the record up to a random operation and makes a disk of it, in one of thre
     flipped   killed, and one bit of one file turned round
 
 Then the collection is opened, compared with what was acknowledged, searched and verified. It must open; what
-was acknowledged must be there and nothing else, or also the one call that was under way, whole. With a bit
-turned round it may say that it is damaged, but never answer wrong. A turned bit in SQLite's log is counted
-apart: SQLite takes it for a torn write, and the log ends there.
+was acknowledged must be there and nothing else, or also the one call that was under way, whole: items, and
+aliases. With a bit turned round it may say that it is damaged, but never answer wrong. A turned bit in
+SQLite's log is counted apart: SQLite takes it for a torn write, and the log ends there.
 
 Needs a C compiler. Prints the figures as JSON and ends with 1 when a round found a fault.
 """
@@ -41,7 +41,7 @@ from lookalike_server.catalog import Catalog
 from lookalike_server.collection import Collection
 from lookalike_server.errors import CollectionUnknown, StoreDamaged
 from lookalike_server.scan import exact_scores
-from workload import PART_ROWS, SPACE, row, steps
+from workload import ALIAS, PART_ROWS, SPACE, row, steps
 
 HERE = Path(__file__).parent
 WAYS = ("killed", "power", "flipped")
@@ -112,6 +112,19 @@ def contents(shop: Collection) -> State:
     return state if got == state and shop.count == len(state) else {"reads differ": -1}
 
 
+def named(catalog: Catalog) -> State:
+    catalog.aliases.check()
+    aliases = catalog.aliases.of("shop")
+    return {ALIAS: int(aliases[-1][-2:])} if aliases else {}
+
+
+def filtered_right(shop: Collection, state: State) -> bool:
+    """Through an index on the attribute."""
+    least = sorted(state.values())[len(state) // 2] if state else 0
+    expected = {item_id for item_id, version in state.items() if version >= least}
+    return {item.id for item in shop.list(0, -1, f"version >= {least}")} == expected
+
+
 def searched_right(shop: Collection, state: State, chance: random.Random) -> bool:
     query = np.array([chance.gauss(0, 1) for _ in range(SPACE.dimension)], np.float32)
     query /= np.linalg.norm(query)
@@ -130,8 +143,10 @@ def fault_of(
         try:
             shop = catalog.get("shop")
             state = contents(shop)
-            if state not in states[max(0, acknowledged - 1) : acknowledged + 1]:
+            if state | named(catalog) not in states[max(0, acknowledged - 1) : acknowledged + 1]:
                 return "(log ended early)" if flipped.endswith("-wal") else f"state {flipped}".strip()
+            if not flipped and not filtered_right(shop, state):
+                return "filter"
             if not searched_right(shop, state, chance):
                 return "search"
             problems = [line for line in shop.verify().problems if not line.startswith("segment")]

@@ -19,12 +19,13 @@ from lookalike_server.rows import NewRow
 SPACE = Space(id="crashing", dimension=8, recipe="crashing")
 PART_ROWS = 16  # so that parts fill, become segments and are joined
 STEPS = 80
+ALIAS = "alias"
 _NAMES = 60
 
 
 @dataclass(frozen=True)
 class Step:
-    """One acknowledged call, and what it should leave behind: id to version."""
+    """One acknowledged call, and what it should leave behind: id to version, and the last alias's version."""
 
     kind: str
     ids: tuple[str, ...]
@@ -40,12 +41,14 @@ def row(item_id: str, version: int) -> NewRow:
 def steps(seed: int) -> Iterator[Step]:
     chance, state = random.Random(seed), dict[str, int]()
     for version in range(STEPS):
-        kind = chance.choices(["upsert", "delete", "document", "reopen"], [65, 22, 5, 8])[0]
+        kind = chance.choices(["upsert", "delete", "document", "alias", "reopen"], [63, 20, 5, 4, 8])[0]
         ids = tuple(str(i) for i in chance.sample(range(_NAMES), chance.randint(1, 8)))
         if kind == "upsert":
             state = state | dict.fromkeys(ids, version)
         elif kind == "delete":
             state = {item_id: old for item_id, old in state.items() if item_id not in ids}
+        elif kind == "alias":
+            state = state | {ALIAS: version}
         yield Step(kind, ids, version, state)
 
 
@@ -54,7 +57,7 @@ def work(root: Path, seed: int) -> None:
     current._SETTLE_BYTES = 200_000  # so that the log is emptied every few calls
     acknowledged = os.open(root / "acknowledged", os.O_WRONLY | os.O_CREAT)
     catalog = Catalog(root / "data")
-    shop = catalog.create("shop", SPACE)
+    shop = catalog.create("shop", SPACE, ["version"])
     os.write(acknowledged, b"0")
     for step in steps(seed):
         if step.kind == "upsert":
@@ -63,6 +66,8 @@ def work(root: Path, seed: int) -> None:
             shop.delete(step.ids)
         elif step.kind == "document":
             shop.set_document("version", str(step.version))
+        elif step.kind == "alias":
+            catalog.set_alias(f"shop-{step.version:02}", "shop")
         else:
             catalog.close()
             catalog = Catalog(root / "data")

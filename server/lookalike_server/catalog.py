@@ -35,6 +35,7 @@ from lookalike_server.errors import (
     CollectionAliased,
     CollectionExists,
     CollectionUnknown,
+    StoreDamaged,
 )
 from lookalike_server.reserve import Reserve
 from lookalike_server.schema import sync_folder
@@ -230,6 +231,10 @@ class Catalog:
         except LookalikeError as error:
             _log.error("collection %r is left out: %s", name, error)
             self._broken[name] = error
+        except (TypeError, ValueError) as error:  # what was read is of another type than what was written
+            path = self._path(name)
+            _log.error("collection %r is left out: %s is damaged", name, path, exc_info=error)
+            self._broken[name] = StoreDamaged(f"{path} is damaged; restore it from a backup.", path=str(path))
 
 
 def _check_name(name: str) -> None:

@@ -56,7 +56,7 @@ class Reader:
         )
         while rows := found.fetchmany(_BLOCK):
             if trusting:
-                rows = [row for row in rows if len(row[1]) == 4 * self._dimension]
+                rows = [row for row in rows if self._is_vector(row[1])]
             else:
                 for k, data, crc in rows:
                     self._check_vector(k, data, crc)
@@ -79,7 +79,7 @@ class Reader:
             if crc != item_crc(k, *row):
                 yield f"row {k}: the item {row[0]!r} is not what was written"
         for k, data, crc in self._connection.execute("SELECT k, data, crc FROM vector"):
-            if crc != vector_crc(k, data) or len(data) != 4 * self._dimension:
+            if crc != vector_crc(k, data) or not self._is_vector(data):
                 yield f"row {k}: the descriptor is not what was written"
         for one, other in (("item", "vector"), ("vector", "item")):
             for (k,) in self._connection.execute(f"SELECT k FROM {one} EXCEPT SELECT k FROM {other}"):
@@ -150,9 +150,12 @@ class Reader:
         self._check_vector(k, data, crc)
         return np.frombuffer(data, "<f4").astype(np.float32, copy=False)
 
-    def _check_vector(self, k: int, data: bytes, crc: int) -> None:
-        if crc != vector_crc(k, data) or len(data) != 4 * self._dimension:
+    def _check_vector(self, k: int, data: object, crc: int) -> None:
+        if crc != vector_crc(k, data) or not self._is_vector(data):
             raise self._damaged(k)
+
+    def _is_vector(self, data: object) -> bool:
+        return isinstance(data, bytes) and len(data) == 4 * self._dimension
 
     def _damaged(self, k: int) -> StoreDamaged:
         return self.damaged(f"row {k}")

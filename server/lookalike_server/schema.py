@@ -71,7 +71,7 @@ def faults(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", None)
-        if str(error) == "malformed JSON":  # only what was valid is written
+        if str(error).startswith(("malformed JSON", "Could not decode")):  # only what was valid is written
             code = sqlite3.SQLITE_CORRUPT
         fault = None if code is None else _FAULTS.get(code) or _FAULTS.get(code & 0xFF)
         if fault is None:
@@ -106,15 +106,26 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def item_crc(k: int, item_id: str, attributes: str, digest: bytes) -> int:
+# Checksums of what was read. A bit flipped in a row's header makes another type of a value, or NULL of it: no
+# checksum fits that.
+_NONE = -1
+
+
+def item_crc(k: int, item_id: object, attributes: object, digest: object) -> int:
+    if not (isinstance(item_id, str) and isinstance(attributes, str) and isinstance(digest, bytes)):
+        return _NONE
     # Lengths are part of it, so that no two rows join to the same bytes.
     a, b = item_id.encode(), attributes.encode()
     return zlib.crc32(b"".join((struct.pack("<qII", k, len(a), len(b)), a, b, digest)))
 
 
-def vector_crc(k: int, data: bytes) -> int:
+def vector_crc(k: int, data: object) -> int:
+    if not isinstance(data, bytes):
+        return _NONE
     return zlib.crc32(data, zlib.crc32(struct.pack("<q", k)))
 
 
-def document_crc(name: str, value: str) -> int:
+def document_crc(name: str, value: object) -> int:
+    if not isinstance(value, str):
+        return _NONE
     return zlib.crc32(f"{name}\0{value}".encode())

@@ -89,9 +89,9 @@ class Store:
 
     def _describe(self) -> None:
         row = self._writer.execute(
-            "SELECT name, created, space, dimension, recipe, metric FROM collection"
+            "SELECT name, created, space, dimension, recipe, metric, sequence FROM collection"
         ).fetchone()
-        if row is None:
+        if row is None or [type(value) for value in row] != [str, float, str, int, str, str, int]:
             raise StoreDamaged(f"{self.path} does not tell what it holds.", path=str(self.path))
         self.name: str = row[0]
         self.created: float = row[1]

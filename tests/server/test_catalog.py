@@ -129,6 +129,32 @@ def test_a_flipped_bit_in_attributes_is_noticed_when_they_are_read(tmp_path: Pat
         catalog.get("shop").get(["a"])
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE vector SET data = 5",
+        "UPDATE vector SET crc = 'x'",
+        "UPDATE item SET digest = 5",
+        "UPDATE item SET attributes = CAST(x'ff' AS TEXT)",
+        "UPDATE collection SET sequence = 'x'",
+        "UPDATE collection SET dimension = 'x'",
+    ],
+)
+def test_a_value_of_another_type_is_told_as_damage_and_harms_no_other_collection(
+    tmp_path: Path, change: str
+) -> None:
+    with Catalog(tmp_path) as catalog:
+        for name in ("shop", "other"):
+            catalog.create(name, SPACE).upsert([row("a")])
+    with sqlite3.connect(tmp_path / "shop" / "store.db") as connection:
+        connection.execute(change)
+    connection.close()
+    with Catalog(tmp_path) as catalog:
+        with pytest.raises(StoreDamaged, match="shop"):
+            catalog.get("shop").get(["a"], descriptors=True)
+        assert catalog.get("other").verify().problems == ()
+
+
 def test_a_store_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     with Catalog(tmp_path) as catalog:
         catalog.create("shop", SPACE)
