@@ -9,7 +9,8 @@ Clients are closed loops in one process of their own: each sends an image (a str
 for the answer. A row tells images a second, their ratio to decoding and model alone (batches of 16 in one
 process, on all cores), latencies, CPU of the server per image, also less that of decoding and model, and good
 images lost. Other servers run in the Python of --peers, where litserve and mosec are installed; it takes all
-else from this one. Each row takes --seconds, each server some ten seconds to start.
+else from this one. Each row takes --seconds, as does the measure alone before each server; each server takes
+some ten seconds to start.
 """
 
 from __future__ import annotations
@@ -237,16 +238,14 @@ def main() -> None:
     options = parser.parse_args()
 
     images, work = jpegs(), Work(options.model)
-    rate, each = alone(work, images, options.seconds)
-    print(
-        f"{options.model}: decoding and model alone {rate:.1f} images/s, CPU {each * 1e3:.2f} ms an image",
-        flush=True,
-    )
     if options.bad:
         images = (images * 100)[: round(len(images) / options.bad / 32) * 32]
         images[:: round(1 / options.bad)] = [b"no image"] * len(images[:: round(1 / options.bad)])
     with tempfile.TemporaryDirectory() as folder:
         for way in options.ways:
+            # Again for each server, because other work on the machine comes and goes.
+            rate, each = alone(work, jpegs(), options.seconds)
+            print(f"alone     {rate:.1f} images/s, CPU {each * 1e3:.2f} ms an image", flush=True)
             command, environment, make, target = sides(way, options.model, options.peers, folder)
             with served(command, environment) as pid:
                 patiently(make, target, jpegs(1)[0])
