@@ -15,7 +15,7 @@ from .extraction import create_feature_extractor
 from .extractor import FeatureExtractor
 from .folding import fold_batch_norm
 from .images import Preprocessing
-from .pooling import join, pool
+from .pooling import join, lift, pool
 from .recipe import Recipe, Space, space_id
 from .whitening import WhiteningLayer
 
@@ -25,7 +25,7 @@ class RecipeHead(nn.Module):
 
     def __init__(self, recipe: Recipe, artifact: Artifact | None) -> None:
         super().__init__()
-        self.taps = recipe.taps
+        self.taps, self.radius = recipe.taps, recipe.l2_radius
         self.digest = artifact.digest if artifact else None
         self.whitenings = nn.ModuleList(WhiteningLayer(w) for w in artifact.whitenings) if artifact else None
 
@@ -36,6 +36,8 @@ class RecipeHead(nn.Module):
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
         """Features by node -> float32 [n, d], rows of length 1."""
         parts = self.pooled(features)
+        if self.radius is not None:
+            return lift(parts[0], self.radius)
         if self.whitenings is not None:
             parts = [whiten(part) for whiten, part in zip(self.whitenings, parts, strict=True)]
         return join(parts)

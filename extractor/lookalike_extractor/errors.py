@@ -7,7 +7,8 @@
     │   ├── ImageTruncated         the file ends too early
     │   ├── ImageCorrupt           the file contradicts itself
     │   ├── ImageTooLarge          more bytes than the limit
-    │   └── PixelLimit             more pixels than the limit
+    │   ├── PixelLimit             more pixels than the limit
+    │   └── NoFace                 a recipe for faces found none
     ├── GraphError                 a request to the extractor that cannot be met
     │   ├── NodeUnknown
     │   ├── RequestInvalid         empty, ambiguous or contradictory
@@ -79,6 +80,12 @@ class ImageTooLarge(ImageError):
 
 class PixelLimit(ImageError):
     reason = "PIXEL_LIMIT"
+
+
+class NoFace(ImageError):
+    """For recipes that describe faces."""
+
+    reason = "NO_FACE"
 
 
 class GraphError(LookalikeError):

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Protocol
 
 import numpy as np
 import simplejpeg
@@ -65,6 +65,16 @@ class Header:
     """How the file stores the picture: what `decode` needs of the header."""
 
 
+class Aligner(Protocol):
+    """Cuts what is to be described out of a picture (faces.FaceAligner)."""
+
+    def __call__(self, pixels: Pixels, height: int, width: int) -> Pixels:
+        """uint8 [h, w, 3] RGB upright -> uint8 [height, width, 3]. Raises ImageError when there is none."""
+
+    def identity(self) -> Mapping[str, Any]:
+        """What shapes its answers, for the hash of an embedding space."""
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """How a backbone wants its images.
@@ -78,6 +88,7 @@ class Preprocessing:
         interpolation: "bilinear" or "bicubic", always antialiased.
         jpeg_margin: a JPEG is decoded at 1/2, 1/4 or 1/8 as long as both sides stay at least this many times
             the target. At 2, descriptors move less than by one more encoding at quality 75.
+        align: what cuts out of the picture, in its full size, that which is described; None takes it whole.
     """
 
     height: int
@@ -88,6 +99,7 @@ class Preprocessing:
     crop: float = 0.875
     interpolation: str = "bilinear"
     jpeg_margin: float = 2.0
+    align: Aligner | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not (1 <= self.height <= 4096 and 1 <= self.width <= 4096):
@@ -101,7 +113,14 @@ class Preprocessing:
 
     def identity(self) -> Mapping[str, Any]:
         """Everything here that shapes pixels, for the hash of an embedding space."""
-        return asdict(self) | {"antialias": True, "background": "white", "jpeg_scales": [1, 2, 4, 8]}
+        own = asdict(self.unaligned())
+        del own["align"]
+        aligned = {"align": dict(self.align.identity())} if self.align else {}
+        return own | {"antialias": True, "background": "white", "jpeg_scales": [1, 2, 4, 8]} | aligned
+
+    def unaligned(self) -> Preprocessing:
+        """The same for pictures in which nothing is looked for."""
+        return replace(self, align=None)
 
 
 def sniff(data: bytes, limits: ImageLimits = ImageLimits()) -> Header:
@@ -151,6 +170,8 @@ def fit(pixels: Pixels, preprocessing: Preprocessing) -> Pixels:
         raise ImageCorrupt(
             f"pixels are {pixels.dtype} {list(pixels.shape)}; they must be uint8 [height, width, 3]"
         )
+    if preprocessing.align is not None:
+        return preprocessing.align(pixels, preprocessing.height, preprocessing.width)
     height, width = _region(pixels.shape[0], pixels.shape[1], preprocessing)
     top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
     region = pixels[top : top + height, left : left + width]
@@ -192,6 +213,8 @@ def _region(height: int, width: int, preprocessing: Preprocessing) -> tuple[int,
 
 def _jpeg_scale(layout: Layout, preprocessing: Preprocessing) -> int:
     """1, 2, 4 or 8: stored pixels, each way, for one of ours. Other fractions cost more than they save."""
+    if preprocessing.align is not None:
+        return 1
     width, height = layout.upright_size
     region_height, region_width = _region(height, width, preprocessing)
     margin = preprocessing.jpeg_margin

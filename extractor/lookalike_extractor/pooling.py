@@ -131,6 +131,20 @@ def check_pooling(pooling: str, p: float) -> None:
         raise RecipeInvalid(f"the power of {pooling} is {p}; it must be between 1 and {GEM_MOST:g}")
 
 
+def lift(features: Tensor, radius: float) -> Tensor:
+    """Puts vectors [n, d] on a sphere of one dimension more, [n, d + 1] of length 1, keeping their distances.
+
+    Where vectors are short beside the radius, the cosine of two is 1 - distance^2 / (2 radius^2), so that it
+    ranks as Euclidean distance does. A vector longer than the radius is shortened to it.
+    Source: Bachrach et al., "Speeding up the Xbox recommender system using a Euclidean transformation for
+    inner-product spaces", 2014.
+    """
+    scaled = features / radius
+    scaled = scaled / scaled.norm(dim=1, keepdim=True).clamp(min=1.0)
+    height = (1.0 - scaled.square().sum(dim=1, keepdim=True)).clamp(min=0.0).sqrt()
+    return F.normalize(torch.cat([scaled, height], dim=1), dim=1)
+
+
 def join(parts: list[Tensor]) -> Tensor:
     """Joins a recipe's nodes: each [n, c_i] scaled to length 1, side by side, the whole again to length 1."""
     return F.normalize(torch.cat([F.normalize(part, dim=1) for part in parts], dim=1), dim=1)

@@ -17,6 +17,8 @@ from .errors import RecipeInvalid
 from .images import RESIZES
 from .pooling import POWERED, check_pooling
 
+MOST_RADIUS = 1e6
+
 
 @dataclass(frozen=True)
 class Tap:
@@ -60,6 +62,8 @@ class Recipe:
         duplicate_threshold: least cosine of two images that are taken for copies of one picture.
         whitening: of each tap's pooled features, before they are joined: the name of a fit that comes with
             the package, or the path of one that `lookalike fit` made; None means none.
+        l2_radius: for networks whose descriptors are compared by Euclidean distance, with their lengths: puts
+            them on a sphere of this radius, several times their length (pooling.lift). None: length 1.
     """
 
     name: str
@@ -70,6 +74,7 @@ class Recipe:
     resize: str | None = None
     duplicate_threshold: float = 0.9
     whitening: str | None = None
+    l2_radius: float | None = None
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -90,6 +95,16 @@ class Recipe:
             raise RecipeInvalid(
                 f"recipe {self.name!r}: duplicate_threshold is {self.duplicate_threshold}; a cosine is -1..1"
             )
+        if self.l2_radius is not None:
+            self._check_radius(self.l2_radius)
+
+    def _check_radius(self, radius: float) -> None:
+        if not 0 < radius <= MOST_RADIUS:
+            raise RecipeInvalid(
+                f"recipe {self.name!r}: l2_radius is {radius}; it must be over 0 and at most {MOST_RADIUS:g}"
+            )
+        if len(self.taps) > 1 or self.whitening is not None:
+            raise RecipeInvalid(f"recipe {self.name!r}: l2_radius goes with one tap and without whitening")
 
 
 @dataclass(frozen=True)
@@ -112,7 +127,11 @@ def space_id(
         "weights": weights_digest,
         "taps": [[tap.node, tap.spec] for tap in recipe.taps],
         "preprocessing": dict(preprocessing),
-        "normalisation": "l2 per tap, joined, l2",
+        "normalisation": (
+            "l2 per tap, joined, l2"
+            if recipe.l2_radius is None
+            else f"on a sphere of radius {recipe.l2_radius:g}"
+        ),
         "metric": "cosine",
     }
     if whitening_digest is not None:
@@ -142,3 +161,19 @@ _BUILT_IN = (
 
 RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in _BUILT_IN}
 """The recipes that need nothing but the installed packages; the first is the default."""
+
+
+def face_recipe(weights: str) -> Recipe:
+    """The recipe for faces, with the file that `lookalike faces fetch` wrote.
+
+    Two pictures are taken for one person's up to a distance of .6, dlib's own threshold.
+    """
+    radius = 4.0
+    return Recipe(
+        name="face",
+        backbone="face_resnet",
+        taps=(Tap("head", "avg"),),
+        weights=weights,
+        duplicate_threshold=1 - 0.6**2 / (2 * radius**2),
+        l2_radius=radius,
+    )

@@ -117,7 +117,7 @@ class ExtractorSpec:
         return module, dataclasses.replace(
             self,
             weights_digest=backbone.weights_digest,
-            preprocessing=prep,
+            preprocessing=prep.unaligned(),
             capture=extractor.capture.used,
             graph=graph_digest(module),
             probe={key: _probed(value) for key, value in outputs.items()},

@@ -20,7 +20,7 @@ from lookalike.v1 import search_pb2_grpc as search_grpc
 from lookalike_extractor.descriptor import load_descriptor_models
 from lookalike_extractor.errors import did_you_mean
 from lookalike_extractor.images import ImageLimits
-from lookalike_extractor.recipe import RECIPES, Recipe, Tap
+from lookalike_extractor.recipe import RECIPES, Recipe, Tap, face_recipe
 
 from lookalike_server.catalog import Catalog
 from lookalike_server.config import RecipeTable, Settings
@@ -60,8 +60,15 @@ _OPTIONS = [
 
 def served_recipes(settings: Settings) -> dict[str, Recipe]:
     """Returns the recipes to compute, the default one first. Raises ConfigInvalid."""
-    known = dict(RECIPES) | {name: _recipe(name, table) for name, table in settings.recipes.items()}
+    known = dict(RECIPES)
+    if settings.face_weights is not None:
+        known["face"] = face_recipe(str(settings.face_weights))
+    known |= {name: _recipe(name, table) for name, table in settings.recipes.items()}
     for name in settings.served_recipes:
+        if name == "face" and name not in known:
+            raise ConfigInvalid(
+                "served_recipes: 'face' needs face_weights, the file that `lookalike faces fetch` writes."
+            )
         if name not in known:
             raise ConfigInvalid(f"served_recipes: there is no recipe {name!r}.{did_you_mean(name, known)}")
     return {name: known[name] for name in settings.served_recipes or known}
@@ -77,6 +84,7 @@ def _recipe(name: str, table: RecipeTable) -> Recipe:
         resize=table.resize,
         duplicate_threshold=table.duplicate_threshold,
         whitening=table.whitening,
+        l2_radius=table.l2_radius,
     )
 
 

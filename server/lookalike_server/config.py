@@ -20,7 +20,7 @@ from pydantic import (
 MIB = 1 << 20
 
 
-PATHS = ("data", "tls_certificate", "tls_key", "tls_client_ca", "token_file")
+PATHS = ("data", "face_weights", "tls_certificate", "tls_key", "tls_client_ca", "token_file")
 
 
 class _Table(BaseModel):
@@ -48,6 +48,8 @@ class RecipeTable(_Table):
     duplicate_threshold: float = Field(0.9, ge=-1, le=1)
     whitening: str | None = None
     """A fit that comes with the package, by name, or a file that `lookalike fit` wrote. None: none."""
+    l2_radius: float | None = Field(None, gt=0, le=1e6)
+    """Of the sphere that descriptors are put on where Euclidean distances count. None: length 1."""
 
 
 def _split(value: object) -> object:
@@ -70,6 +72,8 @@ class Settings(_Table):
     """What the models run in. "auto" tries what is there for a few seconds; "eager" is torch in float32."""
     served_recipes: Annotated[tuple[str, ...], BeforeValidator(_split)] = ()
     """Names of the recipes to compute, the default one first. Empty: the built-in ones, then `recipes`."""
+    face_weights: Path | None = None
+    """File that `lookalike faces fetch` wrote; it makes the recipe `face` available. None: there is none."""
     recipes: dict[str, RecipeTable] = {}
     """The user's own recipes by name."""
 

@@ -23,6 +23,7 @@ _COMMANDS = (
     "inspect",
     "models",
     "fit",
+    "faces",
     "calibrate",
     "collections",
     "jobs",

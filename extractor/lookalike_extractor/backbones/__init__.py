@@ -5,6 +5,7 @@ A new family is one small file with a class that keeps base.Family's contract, a
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -20,9 +21,10 @@ from lookalike_extractor.images import Preprocessing
 from .base import Backbone, BackboneInfo, Family
 from .checkpoints import digest, fill, read_checkpoint
 from .efficientnet_lite import EfficientNetLite
+from .face_resnet import FaceResNets
 from .torchvision_models import TorchvisionModels
 
-_FAMILIES: tuple[Family, ...] = (EfficientNetLite(), TorchvisionModels())
+_FAMILIES: tuple[Family, ...] = (EfficientNetLite(), TorchvisionModels(), FaceResNets())
 
 
 def load_backbone(name: str, weights: str | Path | None = None) -> Backbone:
@@ -44,7 +46,8 @@ def load_backbone(name: str, weights: str | Path | None = None) -> Backbone:
         state, source = family.adapt(name, read_checkpoint(Path(weights))), f"the checkpoint {str(weights)!r}"
     module = family.create(name).eval()
     fill(module, state, source)
-    return Backbone(name, module, family.preprocessing(name), digest(module))
+    preprocessing = dataclasses.replace(family.preprocessing(name), align=family.aligner(module))
+    return Backbone(name, module, preprocessing, digest(module))
 
 
 def list_backbones() -> list[BackboneInfo]:

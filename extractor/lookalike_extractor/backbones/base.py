@@ -8,7 +8,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from lookalike_extractor.images import Preprocessing
+from lookalike_extractor.images import Aligner, Preprocessing
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,9 @@ class Family(Protocol):
 
     def preprocessing(self, name: str) -> Preprocessing:
         """What the family's own weights expect."""
+
+    def aligner(self, module: nn.Module) -> Aligner | None:
+        """What cuts out of a picture what the filled network describes; None: it describes whole pictures."""
 
     def own_weights(self, name: str) -> Mapping[str, Tensor]:
         """The family's own weights, under the keys of `create(name).state_dict()`.

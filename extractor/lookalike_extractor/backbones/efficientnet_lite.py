@@ -12,7 +12,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from lookalike_extractor.errors import WeightsUnavailable
-from lookalike_extractor.images import Preprocessing
+from lookalike_extractor.images import Aligner, Preprocessing
 
 from .base import BackboneInfo
 from .checkpoints import read_checkpoint
@@ -105,6 +105,9 @@ class EfficientNetLite:
     def preprocessing(self, name: str) -> Preprocessing:
         grey, spread = (127 / 255,) * 3, (128 / 255,) * 3
         return Preprocessing(224, 224, "crop", grey, spread, crop=0.875, interpolation="bicubic")
+
+    def aligner(self, module: nn.Module) -> Aligner | None:
+        return None
 
     def own_weights(self, name: str) -> Mapping[str, Tensor]:
         return self.adapt(name, read_checkpoint(_packaged_file()))

@@ -10,7 +10,7 @@ import torchvision
 from torch import Tensor, nn
 
 from lookalike_extractor.errors import WeightsUnavailable
-from lookalike_extractor.images import Preprocessing
+from lookalike_extractor.images import Aligner, Preprocessing
 
 from .base import BackboneInfo
 
@@ -46,6 +46,9 @@ class TorchvisionModels:
             crop=side / short,
             interpolation=transforms.interpolation.value,
         )
+
+    def aligner(self, module: nn.Module) -> Aligner | None:
+        return None
 
     def own_weights(self, name: str) -> Mapping[str, Tensor]:
         weights = _weights(name)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from lookalike.v1 import search_pb2 as pb
 from lookalike.v1 import types_pb2
-from lookalike_extractor.errors import LookalikeError
+from lookalike_extractor.errors import LookalikeError, NoFace
 from lookalike_extractor.images import ImageLimits
 from lookalike_extractor.normalization import query_bias
 from lookalike_extractor.reranking import EXPANDED_BY, expand_query, k_reciprocal
@@ -230,8 +230,10 @@ def _row(query: Descriptor | LookalikeError) -> NDArray[np.float32] | LookalikeE
 def _joined(
     described: Sequence[tuple[Descriptor, object] | LookalikeError],
 ) -> NDArray[np.float32] | LookalikeError:
-    rows = []
+    rows: list[Descriptor] = []
     for one in described:
+        if rows and isinstance(one, NoFace):  # of a part, while the whole has one
+            continue
         if isinstance(one, LookalikeError):
             return one
         rows.append(one[0])
