@@ -23,6 +23,7 @@ from google.rpc import error_details_pb2, status_pb2
 from lookalike.v1 import duplicates_pb2 as pb
 from lookalike.v1 import duplicates_pb2_grpc, items_pb2, types_pb2
 from lookalike_extractor.recipe import Space
+from lookalike_server.aliases import Aliases
 from lookalike_server.catalog import Catalog
 from lookalike_server.duplicates import search
 from lookalike_server.duplicates.shards import Folder
@@ -63,6 +64,7 @@ class FakeCollection:
 class FakeCatalog:
     def __init__(self, root: Path, collection: FakeCollection) -> None:
         self.root = root
+        self.aliases = Aliases(root / ".aliases")
         (root / collection.name).mkdir(exist_ok=True)
         self.collection = collection
 
