@@ -66,7 +66,7 @@ def test_every_problem_is_one_line_that_begins_with_its_origin(toml: Path) -> No
     toml.write_text("max_q = 3\nmax_batch = 'many'\n")
     lines = problems(config=toml, environ={"LOOKALIKE_MAX_K": "0"}, flags={"address": "nowhere"})
     assert len(lines) == 4
-    assert f"{toml}: max_q: no such setting. Did you mean 'max_k', 'max_batch'?" in lines
+    assert f"{toml}: max_q: no such setting. Did you mean 'max_k', 'max_calls', 'max_batch'?" in lines
     assert any(line.startswith(f"{toml}: max_batch: should be a valid integer") for line in lines)
     assert any(line.startswith("LOOKALIKE_MAX_K: should be greater than or equal to 1") for line in lines)
     assert "--address: must be HOST:PORT, as 127.0.0.1:50051, or unix:PATH, not 'nowhere'." in lines
