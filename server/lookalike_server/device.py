@@ -69,13 +69,14 @@ class Threads(NamedTuple):
 def threads(device: str) -> Threads:
     """How the cores are shared: a model on the CPU takes nearly all of the time, one on a GPU next to none.
 
-    Two cores or fewer are not divided: decoding is a tenth of the work and takes its turn.
+    Two cores or fewer are not divided: decoding is a tenth of the work and takes its turn. A model on the CPU
+    has two threads at least: with one, oneDNN takes other kernels for small batches, with other last bits.
     """
     count = cores()
     if device != "cpu":
         return Threads(torch=1, decode=count)
     decode = max(1, count // 4)
-    return Threads(torch=count if count <= 2 else count - decode, decode=decode)
+    return Threads(torch=max(2, count if count <= 2 else count - decode), decode=decode)
 
 
 def set_threads(count: int) -> None:

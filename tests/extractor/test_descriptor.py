@@ -65,6 +65,9 @@ def batch() -> Tensor:
     return torch.stack([pixels(encode(image)) for image in images])
 
 
+torch.set_num_threads(max(2, torch.get_num_threads()))  # at least two, as the server has them
+
+
 @cache
 def whole() -> dict[str, Tensor]:
     return described(batch())
