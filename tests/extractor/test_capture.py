@@ -72,17 +72,19 @@ def test_recording_leaves_no_fake_tensors_behind() -> None:
 
 
 class Padding(nn.Module):
-    """Pads by what the size asks for, as models do that were made for TensorFlow's convolutions."""
+    """Pads by what the size asks for, as models do that were made for TensorFlow, and enlarges."""
 
     def forward(self, x: Tensor) -> Tensor:
         missing = -x.shape[-1] % 5 if x.shape[-1] > 1 else 0
-        return F.pad(F.pad(x, (0, missing, missing, 0), value=2.0), (1, 1, 1, 1), mode="reflect")
+        x = F.pad(F.pad(x, (0, missing, missing, 0), value=2.0), (1, 1, 1, 1), mode="reflect")
+        return F.interpolate(x, scale_factor=2, mode="bilinear")
 
 
-def test_padding_does_not_fix_the_batch_size() -> None:
-    extractor = create_feature_extractor(Padding().eval(), ["pad", "pad_1"], example_inputs=IMAGE)
+def test_padding_and_resizing_do_not_fix_the_batch_size() -> None:
+    names = ["pad", "pad_1", "interpolate"]
+    extractor = create_feature_extractor(Padding().eval(), names, example_inputs=IMAGE)
     assert (extractor.capture.used, extractor.verification.refused) == ("recorded", {})
-    assert torch.equal(extractor(images(5))["pad_1"], Padding()(images(5)))
+    assert torch.equal(extractor(images(5))["interpolate"], Padding()(images(5)))
 
 
 class Pairing(nn.Module):

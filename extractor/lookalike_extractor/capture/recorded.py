@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import sympy  # type: ignore[import-untyped]
 import torch
-import torch.nn.functional as F
 from torch import Tensor, fx, nn
-from torch._refs import constant_pad_nd
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from lookalike_extractor.capture.expressions import nodes_for
+from lookalike_extractor.capture.fakes import STAND_INS, symbolic
 from lookalike_extractor.capture.interception import Interception, is_method
 from lookalike_extractor.capture.trace import Trace, Traces
 from lookalike_extractor.inputs import Inputs, with_batch
@@ -87,7 +86,7 @@ class Recorder(Interception):
         for name, value in zip(names, inputs, strict=False):
             placeholders.append(self._graph.placeholder(name))
             self.trace.labels[placeholders[-1]] = Label("", operation_name(name))
-            arguments.append(_symbolic(value, fake) if isinstance(value, Tensor) else value)
+            arguments.append(symbolic(value, fake) if isinstance(value, Tensor) else value)
         for placeholder, argument in zip(placeholders, arguments, strict=True):
             if isinstance(argument, Tensor):
                 self._bind(argument, placeholder)
@@ -129,7 +128,7 @@ class Recorder(Interception):
         Operators check their sizes again at every call; of theirs, only sizes that they fix matter.
         """
         self._take_guards(only_equalities=False)
-        value = (_padded if function is F.pad else function)(*args, **kwargs)
+        value = STAND_INS.get(function, function)(*args, **kwargs)
         self._take_guards(only_equalities=True)
         return value
 
@@ -240,27 +239,6 @@ class Recorder(Interception):
         return self._graph.create_node("get_attr", name)
 
 
-def _padded(
-    input: Tensor,  # noqa: A002 - it may be given by name
-    pad: Sequence[int],
-    mode: str = "constant",
-    value: float | None = None,
-) -> Tensor:
-    """`F.pad` on fake tensors. PyTorch's own rules for it would fix the batch size."""
-    if mode != "constant":
-        return F.pad(input, list(pad), mode, value)
-    return constant_pad_nd(input, list(pad), value or 0) if any(pad) else input.clone()
-
-
 def _state(root: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from root.named_parameters()
     yield from root.named_buffers()
-
-
-def _symbolic(tensor: Tensor, fake: FakeTensorMode) -> Tensor:
-    """A fake of `tensor` whose first axis is a symbol, the same for all that are as long."""
-    if not tensor.dim():
-        return fake.from_tensor(tensor)
-    axes = [DimDynamic.DUCK] + [DimDynamic.STATIC] * (tensor.dim() - 1)
-    context: Any = StatelessSymbolicContext(dynamic_sizes=axes)
-    return fake.from_tensor(tensor, symbolic_context=context)
