@@ -81,9 +81,9 @@ def timm_models() -> Iterator[Case]:
             name, cfg = min(sized, key=lambda pair: (_weight(pair[0]), len(pair[0])))
             size = cfg.input_size[-1] if cfg else 224
             # Taps of all leaves at once would not fit into memory at 768 pixels.
-            smaller = {"img_size": 256} if size > 448 and cfg.fixed_input_size else {}
+            smaller = {"img_size": 224} if size > 448 and cfg.fixed_input_size else {}
             make = functools.partial(timm.create_model, name, **smaller)
-            yield name, make, images_of(size if size <= 448 else 256)
+            yield name, make, images_of(size if size <= 448 else 224)
 
 
 def _weight(name: str) -> int:
