@@ -36,10 +36,18 @@ def padded(
     return constant_pad_nd(input, list(pad), value or 0) if any(pad) else input.clone()
 
 
-def resized(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: A002
-    """`F.interpolate`: each image is resized like the first."""
-    one = F.interpolate(input[:1], *args, **kwargs)
-    return one.new_empty((input.shape[0], *one.shape[1:]))
+def like_the_first(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """`function`, which treats all images alike: what it makes of the first tells what it makes of all."""
+
+    def run(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: A002
+        one = function(input[:1], *args, **kwargs)
+        return one.new_empty((input.shape[0], *one.shape[1:]))
+
+    return run
 
 
-STAND_INS: dict[Callable[..., Any], Callable[..., Any]] = {F.pad: padded, F.interpolate: resized}
+STAND_INS: dict[Callable[..., Any], Callable[..., Any]] = {
+    F.pad: padded,
+    F.interpolate: like_the_first(F.interpolate),
+    F.unfold: like_the_first(F.unfold),
+}
