@@ -106,15 +106,16 @@ class Recorder(Interception):
             if isinstance(size, torch.SymInt):
                 first = self._symbols.setdefault(size.node.expr, (placeholder, axis))
                 if first[0] is not placeholder:
-                    self._expect_as_many(placeholder, first[0])
+                    self._expect_as_many(placeholder, size.node.expr)
         self._note_shape(tensor, placeholder)
         self._graph.call_function(require_input, (placeholder, *placeholder.meta["recorded"]))
 
-    def _expect_as_many(self, placeholder: fx.Node, first: fx.Node) -> None:
+    def _expect_as_many(self, placeholder: fx.Node, symbol: sympy.Symbol) -> None:
         """Inputs that are as many share the symbol, so that a model may join and part them."""
-        sizes = [self._graph.call_method("size", (node, 0)) for node in (placeholder, first)]
-        condition = self._graph.call_function(operator.eq, tuple(sizes))
-        self._graph.call_function(require, (condition, f"as many {placeholder.target} as {first.target}", ""))
+        count = self._graph.call_method("size", (placeholder, 0))
+        condition = self._graph.call_function(operator.eq, (count, self._size(symbol)))
+        first = self._symbols[symbol][0].target
+        self._graph.call_function(require, (condition, f"as many {placeholder.target} as {first}", ""))
 
     def _note_shape(self, value: Any, node: fx.Node) -> None:
         """What a value must be like to stand in for this one: name, shape with None for the batch, type."""
