@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,11 +11,10 @@ from typing import Any
 import grpc
 import pytest
 from certificates import Pair, make_authority, make_pair
+from listening import listening
 from lookalike import AsyncClient, Client
 from lookalike.errors import InvalidArgument, Unavailable
-from lookalike.v1 import models_pb2, models_pb2_grpc
 from lookalike_server.app import serve
-from lookalike_server.assembly import listen
 from lookalike_server.config import Settings
 from lookalike_server.errors import ConfigInvalid
 from lookalike_server.interceptors import CallInterceptor
@@ -34,39 +32,13 @@ def pair(tmp_path: Path, authority: Pair) -> Pair:
     return make_pair(tmp_path, "server", authority)
 
 
-class _Models(models_pb2_grpc.ModelServiceServicer):
-    async def GetServerInfo(self, request: Any, context: Any) -> Any:  # noqa: N802
-        return models_pb2.GetServerInfoResponse(version="1")
-
-
 @contextmanager
-def listening(certificates: Certificates) -> Iterator[str]:
+def encrypted(certificates: Certificates) -> Iterator[str]:
     """A server with one call on a port of its own."""
-    addresses: list[str] = []
-    started = threading.Event()
-    stop: list[Any] = []
-
-    async def main() -> None:
-        tls = certificates.credentials(certificates.watched())
-        server, address = listen("127.0.0.1:0", CallInterceptor(), 1 << 20, tls)
-        models_pb2_grpc.add_ModelServiceServicer_to_server(_Models(), server)
-        await server.start()
-        addresses.append(address)
-        ended = asyncio.Event()
-        stop.append((asyncio.get_running_loop(), ended))
-        started.set()
-        await ended.wait()
-        await server.stop(None)
-
-    thread = threading.Thread(target=lambda: asyncio.run(main()))
-    thread.start()
-    assert started.wait(20)
-    try:
-        yield addresses[0]
-    finally:
-        loop, ended = stop[0]
-        loop.call_soon_threadsafe(ended.set)
-        thread.join(20)
+    with listening(
+        CallInterceptor(), tls=lambda: certificates.credentials(certificates.watched())
+    ) as address:
+        yield address
 
 
 def version(address: str, **access: Any) -> str:
@@ -79,7 +51,7 @@ def test_both_clients_talk_to_a_server_whose_authority_they_know(authority: Pair
         async with AsyncClient(address, ca=authority.certificate) as client:
             return (await client.info()).version
 
-    with listening(Certificates(pair.certificate, pair.key)) as address:
+    with encrypted(Certificates(pair.certificate, pair.key)) as address:
         assert version(address, ca=authority.certificate) == "1"
         assert asyncio.run(asynchronous(address)) == "1"
 
@@ -87,7 +59,7 @@ def test_both_clients_talk_to_a_server_whose_authority_they_know(authority: Pair
 def test_a_stranger_s_certificate_is_not_believed_and_the_error_says_so(pair: Pair, tmp_path: Path) -> None:
     stranger = make_authority(tmp_path, "stranger")
     with (
-        listening(Certificates(pair.certificate, pair.key)) as address,
+        encrypted(Certificates(pair.certificate, pair.key)) as address,
         pytest.raises(Unavailable, match="is not trusted") as caught,
     ):
         version(address, ca=stranger.certificate)
@@ -99,7 +71,7 @@ def test_with_client_certificates_only_those_who_show_one_come_in(
 ) -> None:
     known = make_pair(tmp_path, "known", authority)
     unknown = make_pair(tmp_path, "unknown", make_authority(tmp_path, "elsewhere"))
-    with listening(Certificates(pair.certificate, pair.key, authority.certificate)) as address:
+    with encrypted(Certificates(pair.certificate, pair.key, authority.certificate)) as address:
         assert version(address, ca=authority.certificate, certificate=known.certificate, key=known.key) == "1"
         for shown in ({}, {"certificate": unknown.certificate, "key": unknown.key}):
             with pytest.raises(Unavailable):
@@ -110,7 +82,7 @@ def test_a_new_certificate_is_shown_to_who_connects_next(authority: Pair, pair: 
     later = make_authority(tmp_path, "later")
     renewed = make_pair(tmp_path, "renewed", later)
     with (
-        listening(Certificates(pair.certificate, pair.key)) as address,
+        encrypted(Certificates(pair.certificate, pair.key)) as address,
         Client(address, ca=authority.certificate) as before,
     ):
         assert before.info().version == "1"
@@ -123,7 +95,7 @@ def test_a_new_certificate_is_shown_to_who_connects_next(authority: Pair, pair: 
 def test_a_change_that_cannot_be_used_is_logged_and_changes_nothing(
     authority: Pair, pair: Pair, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with listening(Certificates(pair.certificate, pair.key)) as address:
+    with encrypted(Certificates(pair.certificate, pair.key)) as address:
         pair.certificate.write_text("-----BEGIN half a file")
         assert version(address, ca=authority.certificate) == "1"
     assert "stay in force" in caplog.text

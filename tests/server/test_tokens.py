@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,11 +11,12 @@ from typing import Any
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from listening import listening
 from lookalike import AsyncClient, Client
 from lookalike.cli.app import run
 from lookalike.errors import InvalidArgument, PermissionDenied, Unauthenticated
-from lookalike.v1 import collections_pb2, collections_pb2_grpc, models_pb2, models_pb2_grpc
-from lookalike_server.assembly import Health, listen
+from lookalike.v1 import collections_pb2, collections_pb2_grpc
+from lookalike_server.assembly import Health
 from lookalike_server.errors import ConfigInvalid, TokenLimit
 from lookalike_server.interceptors import CallInterceptor
 from lookalike_server.loading import load_settings
@@ -36,11 +36,6 @@ def made(path: Path, *scopes: str) -> list[str]:
     return [token for token, _ in pairs]
 
 
-class _Models(models_pb2_grpc.ModelServiceServicer):
-    async def GetServerInfo(self, request: Any, context: Any) -> Any:  # noqa: N802
-        return models_pb2.GetServerInfoResponse(version="1")
-
-
 class _Collections(collections_pb2_grpc.CollectionServiceServicer):
     async def GetCollection(self, request: Any, context: Any) -> Any:  # noqa: N802
         return collections_pb2.GetCollectionResponse()
@@ -51,30 +46,14 @@ class _Collections(collections_pb2_grpc.CollectionServiceServicer):
 
 @contextmanager
 def guarded(path: Path) -> Iterator[str]:
-    """A server of two calls and health, which asks for tokens."""
-    started, stop, addresses = threading.Event(), [], []
+    """A server of a few calls and health, which asks for tokens."""
 
-    async def main() -> None:
-        server, address = listen("127.0.0.1:0", CallInterceptor(Gate(path)), 1 << 20)
-        models_pb2_grpc.add_ModelServiceServicer_to_server(_Models(), server)
+    async def add(server: grpc.aio.Server) -> None:
         collections_pb2_grpc.add_CollectionServiceServicer_to_server(_Collections(), server)
         await Health(server).set(serving=True)
-        await server.start()
-        addresses.append(address)
-        ended = asyncio.Event()
-        stop.append((asyncio.get_running_loop(), ended))
-        started.set()
-        await ended.wait()
-        await server.stop(None)
 
-    thread = threading.Thread(target=lambda: asyncio.run(main()))
-    thread.start()
-    assert started.wait(20)
-    try:
-        yield addresses[0]
-    finally:
-        stop[0][0].call_soon_threadsafe(stop[0][1].set)
-        thread.join(20)
+    with listening(CallInterceptor(Gate(path)), add) as address:
+        yield address
 
 
 def test_a_token_opens_the_calls_of_its_scope_for_both_clients(path: Path) -> None:
