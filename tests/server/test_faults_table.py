@@ -310,7 +310,7 @@ def test_a_model_that_fails_is_not_ready_until_it_answers_again(
             assert outcome.error is not None
             assert outcome.error.reason == reason
             assert not outcome.descriptors
-            await eventually(lambda: not engine.health().ready)
+            await eventually(lambda: bool(heard) and not heard[-1].ready)
             assert not engine.health().models["tiny"].ready
             device.spoil = lambda answer: answer
             await eventually(lambda: engine.health().ready)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
 from typing import Any
 
 import pytest
@@ -22,17 +21,34 @@ def model() -> DescriptorModel:
     return model
 
 
-class Slow(nn.Module):
-    """Takes its time for the same answers, or for others."""
+class Clock:
+    """Stands still while nobody winds it, so that no other load on the machine decides."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(runtimes, "time", clock)
+    return clock
+
+
+class Timed(nn.Module):
+    """Takes some seconds of a clock for the same answers, or for others."""
 
     def __init__(
-        self, extractor: nn.Module, pause: float = 0.0, change: Any = lambda n, value: value
+        self, extractor: nn.Module, clock: Clock, seconds: float, change: Any = lambda n, value: value
     ) -> None:
         super().__init__()
-        self.extractor, self.pause, self.change = extractor, pause, change
+        self.extractor, self.clock, self.seconds, self.change = extractor, clock, seconds, change
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        time.sleep(self.pause)
+        self.clock.now += self.seconds
         return {key: self.change(len(x), value) for key, value in self.extractor(x).items()}
 
 
@@ -58,9 +74,11 @@ def test_eager_on_request_is_the_model_itself(model: DescriptorModel) -> None:
     assert trial.runtime == "eager"
 
 
-def test_the_fastest_that_is_right_is_taken(model: DescriptorModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    offering(monkeypatch, model.extractor)
-    slow = with_extractor(model, Slow(model.extractor, pause=0.4))
+def test_the_fastest_that_is_right_is_taken(
+    model: DescriptorModel, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    offering(monkeypatch, Timed(model.extractor, clock, 0.1))
+    slow = with_extractor(model, Timed(model.extractor, clock, 0.4))
     (trial,) = choose([slow], "auto", "cpu")
     assert trial.runtime == "openvino"
     pixels = pictures(model.preprocessing, 2)
@@ -74,10 +92,10 @@ def test_the_fastest_that_is_right_is_taken(model: DescriptorModel, monkeypatch:
     ids=["depends on the batch", "gives other values"],
 )
 def test_a_fast_one_that_is_not_right_is_left(
-    model: DescriptorModel, monkeypatch: pytest.MonkeyPatch, change: Any
+    model: DescriptorModel, monkeypatch: pytest.MonkeyPatch, clock: Clock, change: Any
 ) -> None:
-    offering(monkeypatch, Slow(model.extractor, change=change))
-    slow = with_extractor(model, Slow(model.extractor, pause=0.4))
+    offering(monkeypatch, Timed(model.extractor, clock, 0.1, change))
+    slow = with_extractor(model, Timed(model.extractor, clock, 0.4))
     (trial,) = choose([slow], "auto", "cpu")
     assert trial.runtime == "eager"
     assert trial.model is slow
