@@ -212,11 +212,20 @@ class AsyncCollection(AsyncDuplicateCalls, AsyncCalibrationCalls):
         return items
 
     async def items(
-        self, where: str = "", *, descriptors: bool = False, timeout: float | None = None
+        self,
+        where: str = "",
+        *,
+        after_sequence: int = 0,
+        descriptors: bool = False,
+        timeout: float | None = None,
     ) -> AsyncIterator[Item]:
         """Like `Collection.items`."""
         request = items_pb2.ListItemsRequest(
-            collection=self.name, page_size=PAGE, where=where, include_descriptors=descriptors
+            collection=self.name,
+            page_size=PAGE,
+            where=where,
+            include_descriptors=descriptors,
+            after_sequence=after_sequence,
         )
         while True:
             answer = await self._client._call(self._items.ListItems, request, timeout)

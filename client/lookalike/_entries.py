@@ -32,10 +32,10 @@ class Entry(Generic[Payload]):
 
 def image_entries(pictures: Iterable[images.ImageLike], limits: Limits) -> Iterator[Entry[Any]]:
     for index, picture in enumerate(_many(pictures)):
-        yield _image_entry(index, picture, limits)
+        yield image_entry(index, picture, limits)
 
 
-def _image_entry(index: int, picture: images.ImageLike, limits: Limits) -> Entry[Any]:
+def image_entry(index: int, picture: images.ImageLike, limits: Limits) -> Entry[Any]:
     source = images.source_of(picture, index)
     try:
         return Entry(index, source, "", images.image_to_wire(picture, limits.max_image_bytes))
@@ -51,9 +51,9 @@ def item_entries(
 ) -> Iterator[Entry[items_pb2.NewItem]]:
     """Items of images. Without `ids`, an item's id is its file's absolute path."""
     for index, (picture, item_id, row) in enumerate(_rows(_many(pictures), ids, attributes)):
-        entry = _image_entry(index, picture, limits)
+        entry = image_entry(index, picture, limits)
         chosen = _id_of(picture, index) if ids is None else item_id
-        yield _item_entry(entry, str(chosen), row, "image")
+        yield item_entry(entry, str(chosen), row, "image")
 
 
 def vector_entries(
@@ -65,10 +65,10 @@ def vector_entries(
             entry: Entry[Any] = Entry(index, f"vectors[{index}]", "", _wire.descriptor_to_wire(vector))
         except LookalikeError as error:
             entry = Entry(index, f"vectors[{index}]", "", None, error)
-        yield _item_entry(entry, str(item_id), row, "descriptor")
+        yield item_entry(entry, str(item_id), row, "descriptor")
 
 
-def _item_entry(
+def item_entry(
     entry: Entry[Any], item_id: str, row: Mapping[str, Any] | None, content: str
 ) -> Entry[items_pb2.NewItem]:
     try:

@@ -311,11 +311,23 @@ class Collection(DuplicateCalls, CalibrationCalls):
         return items
 
     def items(
-        self, where: str = "", *, descriptors: bool = False, timeout: float | None = None
+        self,
+        where: str = "",
+        *,
+        after_sequence: int = 0,
+        descriptors: bool = False,
+        timeout: float | None = None,
     ) -> Iterator[Item]:
-        """All items that fit, in the order of their last write; fetched by pages, each within `timeout`."""
+        """All items that fit, in the order of their last write; fetched by pages, each within `timeout`.
+
+        after_sequence: only those written after the write of that number, as `info().sequence` told it.
+        """
         request = items_pb2.ListItemsRequest(
-            collection=self.name, page_size=PAGE, where=where, include_descriptors=descriptors
+            collection=self.name,
+            page_size=PAGE,
+            where=where,
+            include_descriptors=descriptors,
+            after_sequence=after_sequence,
         )
         while True:
             answer = self._client._call(self._items.ListItems, request, timeout)

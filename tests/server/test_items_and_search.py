@@ -239,6 +239,19 @@ def test_pages_hold_every_item_once_while_others_are_written_and_deleted(over_th
     over_the_wire(test)
 
 
+def test_who_has_read_all_reads_what_came_since(over_the_wire: Run) -> None:
+    async def test(wire: Wire) -> None:
+        written = await wire.upsert(*(described(f"{i}", 1, i, 0, 0) for i in range(3)))
+        assert not (await wire.page(after_sequence=written.sequence)).items
+        await wire.upsert(described("1", 0, 1, 0, 0), described("new", 1, 0, 0, 0))
+        since = await wire.page(after_sequence=written.sequence, page_size=1)
+        rest = await wire.page(page_token=since.next_page_token, after_sequence=written.sequence)
+        assert [item.id for item in (*since.items, *rest.items)] == ["1", "new"]
+        assert not (await wire.page(after_sequence=2**64 - 1)).items
+
+    over_the_wire(test)
+
+
 def test_a_token_is_refused_with_another_filter_and_when_it_is_made_up(over_the_wire: Run) -> None:
     async def test(wire: Wire) -> None:
         wire.catalog.get("shop").upsert([row("a"), row("b")])

@@ -275,6 +275,7 @@ class ListItemsRequest(google.protobuf.message.Message):
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     WHERE_FIELD_NUMBER: builtins.int
     INCLUDE_DESCRIPTORS_FIELD_NUMBER: builtins.int
+    AFTER_SEQUENCE_FIELD_NUMBER: builtins.int
     collection: builtins.str
     """Name of the collection. Required."""
     page_size: builtins.int
@@ -287,6 +288,10 @@ class ListItemsRequest(google.protobuf.message.Message):
     """
     include_descriptors: builtins.bool
     """Returns the descriptors as well."""
+    after_sequence: builtins.int
+    """Only items written after the write of this sequence number; 0 means all.
+    Who has read all items up to `Collection.sequence` reads what came since.
+    """
     def __init__(
         self,
         *,
@@ -295,8 +300,9 @@ class ListItemsRequest(google.protobuf.message.Message):
         page_token: builtins.str = ...,
         where: builtins.str = ...,
         include_descriptors: builtins.bool = ...,
+        after_sequence: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["collection", b"collection", "include_descriptors", b"include_descriptors", "page_size", b"page_size", "page_token", b"page_token", "where", b"where"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["after_sequence", b"after_sequence", "collection", b"collection", "include_descriptors", b"include_descriptors", "page_size", b"page_size", "page_token", b"page_token", "where", b"where"]) -> None: ...
 
 global___ListItemsRequest = ListItemsRequest
 

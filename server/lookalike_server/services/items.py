@@ -34,6 +34,7 @@ from lookalike_server.wire import array_to_tensor, image_from_wire, status_of
 MOST_IDS = 1000
 _DEFAULT_PAGE = 100
 _AFTER = struct.Struct("<q")
+_MOST_SEQUENCE = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,10 @@ class ItemServicer(items_pb2_grpc.ItemServiceServicer):
         size = request.page_size or _DEFAULT_PAGE
         if size > MOST_IDS:
             raise ArgumentInvalid(f"page_size is {size}; at most {MOST_IDS} are allowed.", field="page_size")
-        after, listing = 0, f"{collection.name}\0{request.where}".encode()
+        after, listing = (
+            min(request.after_sequence, _MOST_SEQUENCE),
+            f"{collection.name}\0{request.where}".encode(),
+        )
         if request.page_token:
             (after,) = _AFTER.unpack(read_token(request.page_token, listing))
         rows = await in_thread(
