@@ -45,7 +45,7 @@ def copied(picture: Image.Image, chance: random.Random) -> Image.Image:
 
 
 def varied(picture: Image.Image, chance: random.Random) -> Image.Image:
-    """A third of the picture, in other colours."""
+    """A quarter of the picture, in other colours."""
     width, height = picture.width // 2, picture.height // 2
     left, top = chance.randrange(picture.width - width), chance.randrange(picture.height - height)
     part = picture.crop((left, top, left + width, top + height))

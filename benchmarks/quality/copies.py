@@ -1,6 +1,6 @@
 """Copies of known kinds among many photos: what each method finds, and how much of what it says is right.
 
-    python benchmarks/quality/copies.py PHOTOS [--copies-of 100] [--imagededup PYTHON]
+    python benchmarks/quality/copies.py PHOTOS [--copies-of 100] [--imagededup PYTHON] [--folder DIR]
 
 PHOTOS is a folder of distinct photos. Of some of them, spread evenly over those that the packaged fit has not
 seen, one copy of each kind is made and put among all photos. Each method is used as it comes: Lookalike with
@@ -8,6 +8,8 @@ its recipe's threshold; the perceptual hash of package imagehash at up to 10 dif
 Python of an environment that holds imagededup, its perceptual hash and its CNN method at their default
 thresholds too: that one with EfficientNet-Lite0's pooled last features, the backbone that Lookalike uses,
 since its own weights come from the network.
+
+With --folder the files and what each method found stay there, for a run with the same photos that goes on.
 
 Prints a table: for each kind the share of copies that a method joins with their photo, and for each method
 the share of the pairs it reports that are of one photo, both with their 95 % interval.
@@ -19,9 +21,9 @@ import argparse
 import json
 import subprocess
 import tempfile
-import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 
@@ -55,13 +57,22 @@ def plant(photos: Path, folder: Path, copies_of: int) -> Album:
     chosen = unseen[:: max(1, len(unseen) // copies_of)][:copies_of]
     files, shows, kinds = [], [], []
     for number, path in enumerate(paths):
-        photo = read_photo(path)
-        for kind, edit in {"": lambda image: image, **(EDITS if number in chosen else {})}.items():
+        for kind in ("", *EDITS) if number in chosen else ("",):
             files.append(folder / f"{len(files):05}.jpg")
-            edit(photo).convert("RGB").save(files[-1], quality=WRITTEN_QUALITY)
             shows.append(number)
             kinds.append(kind)
+            if not files[-1].exists():
+                write_copy(path, kind, files[-1])
     return Album(files, np.array(shows), kinds)
+
+
+def write_copy(path: Path, kind: str, file: Path) -> None:
+    picture = read_photo(path)
+    if kind:
+        picture = EDITS[kind](picture)
+    draft = file.with_suffix(".tmp")
+    picture.convert("RGB").save(draft, "JPEG", quality=WRITTEN_QUALITY)
+    draft.rename(file)
 
 
 def lookalike_pairs(album: Album) -> Pairs:
@@ -82,15 +93,18 @@ def hash_pairs(album: Album) -> Pairs:
     return set(zip(*np.nonzero(np.triu(different <= HASH_BITS, 1)), strict=True))
 
 
-def imagededup_pairs(album: Album, python: Path) -> dict[str, Pairs]:
-    script = Path(__file__).with_name("run_imagededup.py")
-    folder = album.files[0].parent
-    text = subprocess.run([python, script, folder], check=True, stdout=subprocess.PIPE, text=True).stdout
-    found: dict[str, list[tuple[str, str]]] = json.loads(text.splitlines()[-1])
-    return {
-        name: {(min(a, b), max(a, b)) for a, b in ((int(x[:5]), int(y[:5])) for x, y in pairs)}
-        for name, pairs in found.items()
-    }
+def imagededup_pairs(album: Album, python: Path, method: str) -> Pairs:
+    command = [python, Path(__file__).with_name("run_imagededup.py"), method, album.files[0].parent]
+    text = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    found = ((int(a[:5]), int(b[:5])) for a, b in json.loads(text.splitlines()[-1]))
+    return {(min(pair), max(pair)) for pair in found}
+
+
+def kept(file: Path, find: Callable[[], Pairs]) -> Pairs:
+    """What is in the file; what is found goes there."""
+    if not file.exists():
+        file.write_text(json.dumps([(int(a), int(b)) for a, b in sorted(find())]))
+    return {(a, b) for a, b in json.loads(file.read_text())}
 
 
 def table(album: Album, methods: dict[str, Pairs]) -> Iterable[str]:
@@ -137,17 +151,21 @@ def main() -> None:
     parser.add_argument("photos", type=Path)
     parser.add_argument("--copies-of", type=int, default=100)
     parser.add_argument("--imagededup", type=Path, metavar="PYTHON")
+    parser.add_argument("--folder", type=Path)
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        album = plant(asked.photos, Path(folder), asked.copies_of)
-        methods, seconds = {}, {}
-        for name, find in (("Lookalike", lookalike_pairs), ("perceptual hash", hash_pairs)):
-            started = time.perf_counter()
-            methods[name] = find(album)
-            seconds[name] = round(time.perf_counter() - started, 1)
+    with tempfile.TemporaryDirectory() as own:
+        folder = asked.folder or Path(own)
+        (folder / "files").mkdir(parents=True, exist_ok=True)
+        album = plant(asked.photos, folder / "files", asked.copies_of)
+        finders = {
+            "Lookalike": partial(lookalike_pairs, album),
+            "perceptual hash": partial(hash_pairs, album),
+        }
         if asked.imagededup:
-            methods |= imagededup_pairs(album, asked.imagededup)
-    print(f"{len(album.files):,} files; seconds: {json.dumps(seconds)}\n")
+            for method in ("hash", "CNN"):
+                finders[f"imagededup, {method}"] = partial(imagededup_pairs, album, asked.imagededup, method)
+        methods = {name: kept(folder / f"{name}.json", find) for name, find in finders.items()}
+    print(f"{len(album.files):,} files\n")
     print("\n".join(table(album, methods)))
 
 

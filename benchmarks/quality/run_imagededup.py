@@ -1,4 +1,4 @@
-"""Runs imagededup over a folder and prints its pairs as JSON: called by copies.py, in its own environment."""
+"""Runs a method of imagededup over a folder and prints its pairs as JSON; copies.py calls it."""
 
 from __future__ import annotations
 
@@ -37,18 +37,25 @@ class Pooled(nn.Module):
         return (pixels - torch.tensor(how.mean)[:, None, None]) / torch.tensor(how.std)[:, None, None]
 
 
+def by_cnn(folder: Path) -> dict[str, Any]:
+    model = Pooled()
+    custom = CustomModel("lite0", model, model.transform)
+    found: dict[str, Any] = CNN(verbose=False, model_config=custom).find_duplicates(
+        image_dir=folder, num_enc_workers=0
+    )
+    return found
+
+
+def by_hash(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = PHash(verbose=False).find_duplicates(image_dir=folder)
+    return found
+
+
 def main() -> None:
-    folder = Path(sys.argv[1])
+    method, folder = sys.argv[1], Path(sys.argv[2])
     with contextlib.redirect_stdout(sys.stderr):
-        model = Pooled()
-        custom = CustomModel("lite0", model, model.transform)
-        found: dict[str, dict[str, Any]] = {
-            "imagededup, hash": PHash(verbose=False).find_duplicates(image_dir=folder),
-            "imagededup, CNN": CNN(verbose=False, model_config=custom).find_duplicates(
-                image_dir=folder, num_enc_workers=0
-            ),
-        }
-    print(json.dumps({name: [(a, b) for a in pairs for b in pairs[a]] for name, pairs in found.items()}))
+        found = {"CNN": by_cnn, "hash": by_hash}[method](folder)
+    print(json.dumps([(a, b) for a in found for b in found[a]]))
 
 
 if __name__ == "__main__":
