@@ -170,6 +170,8 @@ def outcome(
         return fault_of(root, states, acknowledged, flipped, chance)
     except (LookalikeError, AssertionError) as error:
         return f"(refused) {type(error).__name__}" if flipped else f"{type(error).__name__}: {error}"
+    except Exception as error:  # nobody is told what is wrong
+        return f"{type(error).__name__}: {error} {flipped}".strip()
 
 
 def states_of(seed: int) -> list[State]:

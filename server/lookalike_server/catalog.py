@@ -231,7 +231,7 @@ class Catalog:
         except LookalikeError as error:
             _log.error("collection %r is left out: %s", name, error)
             self._broken[name] = error
-        except (TypeError, ValueError) as error:  # what was read is of another type than what was written
+        except (TypeError, ValueError, LookupError, ArithmeticError) as error:  # not what was written
             path = self._path(name)
             _log.error("collection %r is left out: %s is damaged", name, path, exc_info=error)
             self._broken[name] = StoreDamaged(f"{path} is damaged; restore it from a backup.", path=str(path))

@@ -101,6 +101,21 @@ def test_a_damaged_file_is_passed_over_and_made_anew(
     assert caplog.text == ""
 
 
+def test_a_flipped_bit_in_the_list_of_deleted_rows_is_no_more_than_a_slow_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    filled(tmp_path)
+    with Catalog(tmp_path) as catalog:
+        catalog.get("shop").delete(["001", "005"])
+    store = tmp_path / "shop" / "store.db"
+    first, flipped = (bytes((2, key, 2, 0)) for key in (2, 2 ^ 64))  # of one NULL and its row's number
+    assert store.read_bytes().count(first) == 1
+    store.write_bytes(store.read_bytes().replace(first, flipped))
+    with Catalog(tmp_path) as catalog:
+        assert nearest(catalog.get("shop")) == [one for one in ALL if one not in ("001", "005")]
+    assert "all are read from it" in caplog.text
+
+
 def test_files_that_nobody_points_to_are_removed(tmp_path: Path) -> None:
     filled(tmp_path)
     folder = tmp_path / "shop" / "segments"
