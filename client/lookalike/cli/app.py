@@ -16,6 +16,7 @@ from lookalike.cli.output import Interrupted, fail
 _COMMANDS = (
     "duplicates",
     "index",
+    "reembed",
     "search",
     "embed",
     "serve",

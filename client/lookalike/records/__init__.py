@@ -38,6 +38,7 @@ from lookalike.records.stored import (
     IndexEstimate,
     IndexInfo,
     Item,
+    ReembedReport,
     VerifyReport,
 )
 
@@ -65,6 +66,7 @@ __all__ = [
     "NodeInfo",
     "RecipeInfo",
     "Record",
+    "ReembedReport",
     "ServerInfo",
     "TapInfo",
     "Threshold",

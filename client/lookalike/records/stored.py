@@ -125,3 +125,19 @@ class AddReport(Record):
     failed: tuple[Failure, ...] = ()
     sequence: int = 0
     """Number of the last write."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ReembedReport(Record):
+    """What became of a copy of a collection under another recipe."""
+
+    item_count: int
+    """Items of the copy."""
+    copied: int
+    """Items that were written to it now."""
+    deleted: int
+    """Items that were deleted from it because the source has them no longer."""
+    missing: tuple[Failure, ...]
+    """Items of the source that it lacks, and why."""
+    switched: bool
+    """Whether the alias stands for it."""

@@ -137,10 +137,8 @@ class ItemServicer(items_pb2_grpc.ItemServiceServicer):
         size = request.page_size or _DEFAULT_PAGE
         if size > MOST_IDS:
             raise ArgumentInvalid(f"page_size is {size}; at most {MOST_IDS} are allowed.", field="page_size")
-        after, listing = (
-            min(request.after_sequence, _MOST_SEQUENCE),
-            f"{collection.name}\0{request.where}".encode(),
-        )
+        listing = f"{collection.name}\0{request.where}".encode()
+        after = min(request.after_sequence, _MOST_SEQUENCE)
         if request.page_token:
             (after,) = _AFTER.unpack(read_token(request.page_token, listing))
         rows = await in_thread(
