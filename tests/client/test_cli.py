@@ -196,6 +196,12 @@ def test_a_precision_takes_the_place_of_a_threshold(shell: Shell, album: Path, s
     assert "photos-" in shell.err
 
 
+def test_the_precision_of_a_threshold_is_told_where_it_is_known(shell: Shell, album: Path) -> None:
+    told = shell.json("duplicates", album, "--threshold", "0.7")
+    assert (told["precision"], told["precision_reached"]["estimate"]) == (None, 0.96)
+    assert shell.json("duplicates", album, "--threshold", "0.69")["precision_reached"] is None
+
+
 def test_a_job_that_a_killed_command_left_behind_is_taken_up(
     shell: Shell, album: Path, server: FakeServer
 ) -> None:

@@ -92,13 +92,16 @@ def _job(client: Client, collection: Collection, wish: Wish, recipe: RecipeInfo,
 
 
 def _reached(collection: Collection, job: DuplicateJob) -> tuple[float, float, float] | None:
-    """What the collection's calibration says of the precision that was asked for."""
-    if job.precision is None:
+    """The precision, with its interval, that the collection's calibration knows for the job's threshold."""
+    try:
+        known = collection.calibration().thresholds
+    except FailedPrecondition:  # nobody has calibrated it
         return None
-    for known in collection.calibration().thresholds:
-        if known.precision >= job.precision:
-            return known.reached, known.reached_low, known.reached_high
-    return None
+    below = [t for t in known if t.min_score is not None and t.min_score <= job.threshold + 1e-6]
+    if not below:
+        return None
+    nearest = max(below, key=lambda t: (t.min_score, t.precision))
+    return nearest.reached, nearest.reached_low, nearest.reached_high
 
 
 def _recipe(client: Client, name: str) -> RecipeInfo:

@@ -61,7 +61,8 @@ class Report:
     precision: float | None = None
     """Asked for in place of a threshold."""
     reached: tuple[float, float, float] | None = None
-    """The precision of pairs at or over the threshold by the calibration, with its 95 % interval."""
+    """The precision of pairs with its 95 % interval, by the collection's calibration: at the highest score it
+    knows that is not over the threshold. None where there is none."""
     sampled: tuple[int, int] | None = None
     """What an exact sample says of the search: (found, pairs), it found so many of so many pairs. None when
     every pair was compared."""
