@@ -39,11 +39,24 @@ class Pooled(nn.Module):
 
 def by_cnn(folder: Path) -> dict[str, Any]:
     model = Pooled()
-    custom = CustomModel("lite0", model, model.transform)
-    found: dict[str, Any] = CNN(verbose=False, model_config=custom).find_duplicates(
-        image_dir=folder, num_enc_workers=0
-    )
+    finder = CNN(verbose=False, model_config=CustomModel("lite0", model, model.transform))
+    encodings = encoded(finder, folder, folder.with_name("imagededup.npz"))
+    found: dict[str, Any] = finder.find_duplicates(encoding_map=encodings)
     return found
+
+
+def encoded(finder: CNN, folder: Path, kept: Path) -> dict[str, Any]:
+    """The encodings of all files; they are kept every now and then, so that a run that was ended goes on."""
+    encodings = dict(np.load(kept)) if kept.exists() else {}
+    missing = [file for file in sorted(folder.glob("*.jpg")) if file.name not in encodings]
+    for done, file in enumerate(missing, 1):
+        with torch.inference_mode():
+            encodings[file.name] = finder.encode_image(image_file=file)[0]
+        if not done % 100 or done == len(missing):
+            draft = kept.with_name("draft.npz")
+            np.savez(draft, **encodings)
+            draft.rename(kept)
+    return encodings
 
 
 def by_hash(folder: Path) -> dict[str, Any]:
