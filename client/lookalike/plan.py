@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import csv
 import errno
+import io
 import os
+import secrets
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -114,18 +116,31 @@ def carry_out(
     """Moves the files, noting each in the folder first; returns those that could not be moved."""
     left: list[Left] = []
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOG).open("a", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        log = csv.writer(file, lineterminator="\n")
+    with (folder / LOG).open("ab", buffering=0) as notes:
         for done, move in enumerate(moves, 1):
-            log.writerow([move.source, move.target])
-            file.flush()
-            os.fsync(file.fileno())
             try:
+                _note(notes, move)
                 _move(move.source, move.target)
             except OSError as error:
                 left.append(Left(move.source, error.strerror or str(error)))
             progress(done, len(moves))
     return left
+
+
+def _note(notes: io.FileIO, move: Move) -> None:
+    """Writes a line that is on disk when this returns; where there is no room for it, nothing of it stays."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerow([move.source, move.target])
+    line = text.getvalue().encode("utf-8", "surrogateescape")
+    before = notes.tell()
+    try:
+        if (notes.write(line) or 0) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(notes.fileno())
+    except OSError:
+        notes.truncate(before)
+        notes.seek(before)
+        raise
 
 
 def undo(folder: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> list[Left]:
@@ -159,4 +174,23 @@ def _move(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if os.path.lexists(target):
         raise FileExistsError(errno.EEXIST, f"{target} is there already")
-    shutil.move(source, target)
+    try:
+        os.rename(source, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        _move_across(source, target)
+
+
+def _move_across(source: Path, target: Path) -> None:
+    """Moves a file to another file system: the source goes once all of the copy is on disk."""
+    draft = target.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        shutil.copy2(source, draft)
+        with draft.open("rb") as file:
+            os.fsync(file.fileno())
+        os.rename(draft, target)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
+    os.unlink(source)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
+import shutil
 from pathlib import Path
 
 import pytest
@@ -128,6 +131,65 @@ def test_a_crash_between_two_moves_can_be_undone(photos: Path, plan: Path, tmp_p
     assert len(everything(photos)) == 2
     assert undo(tmp_path / "away") == []
     assert everything(photos) == before
+
+
+@pytest.fixture
+def across(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every other folder is on another file system."""
+    rename = os.rename
+
+    def within(source: Path, target: Path) -> None:
+        if source.parent != target.parent:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", within)
+
+
+@pytest.mark.usefixtures("across")
+def test_copies_are_moved_to_another_file_system_and_come_back(
+    photos: Path, plan: Path, tmp_path: Path
+) -> None:
+    before = everything(photos)
+    assert apply(plan, tmp_path / "away") == []
+    assert set(everything(photos)) == {"best.jpg"}
+    assert undo(tmp_path / "away") == []
+    assert everything(photos) == before
+
+
+@pytest.mark.usefixtures("across")
+def test_a_photo_that_finds_no_room_stays_and_leaves_nothing_there(
+    photos: Path, plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = shutil.copy2
+
+    def half(source: Path, target: Path) -> None:
+        copy(source, target)
+        if source.parent.name == "sub":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(shutil, "copy2", half)
+    away = tmp_path / "away"
+    assert apply(plan, away) == [Left(photos / "sub/copy.jpg", "No space left on device")]
+    assert [*everything(away)] == [LOG, str((photos / "copy.jpg").relative_to("/"))]
+    assert undo(away) == []
+    assert len(everything(photos)) == 3
+
+
+def test_a_photo_whose_move_cannot_be_noted_stays(photos: Path, plan: Path, tmp_path: Path) -> None:
+    away = tmp_path / "away"
+    line = f"{photos}/copy.jpg,{away}{photos}/copy.jpg\n"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(line) + 10, limits[1]))
+    try:
+        (stays,) = apply(plan, away)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert stays.path == photos / "sub/copy.jpg"
+    assert (away / LOG).read_text() == line
+    assert apply(plan, away)[0].reason == "No such file or directory"  # the first, which has gone already
+    assert undo(away) == []
+    assert len(everything(photos)) == 3
 
 
 def test_applying_a_plan_twice_moves_nothing_more(photos: Path, plan: Path, tmp_path: Path) -> None:
