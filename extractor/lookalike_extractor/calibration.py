@@ -1,7 +1,9 @@
 """Calibration: which similarity means which precision, with how much certainty.
 
 A threshold is only as good as the pairs it was set with: they must come from the same photos, searched the
-same way, as those it will judge.
+same way, as those it will judge. Two things move the precision most. The size of the collection: among twice
+as many items a query meets twice as many pictures that only look like it, and as many true matches as before.
+And how much the queries are edited: the less, the more they look like other pictures too.
 """
 
 from __future__ import annotations
@@ -19,10 +21,12 @@ from .whitening import Floats
 PRECISIONS = (0.90, 0.95, 0.99)
 LEAST_MATCHES = 50
 _ROUNDS = 200
+_STEP, _STEPS = math.sqrt(2), 20  # thresholds are known for collections grown up to 1,024 times
 _Z = 1.959964  # of a normal distribution, 95 % lies within so many deviations
 
 Flags = NDArray[np.bool_]
 Indices = NDArray[np.intp]
+Weights = NDArray[np.intp] | NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class Threshold:
         reached: the precision at `similarity` among the pairs it was set with.
         reached_low, reached_high: its interval (Wilson).
         recall: share of the true pairs at or above it.
+        grown: what `similarity` has to be when the collection has become larger, by step.
     """
 
     precision: float
@@ -46,6 +51,15 @@ class Threshold:
     reached_low: float
     reached_high: float
     recall: float
+    grown: tuple[float, ...] = ()
+
+    def at(self, growth: float) -> float:
+        """The least similarity that has the precision in a collection `growth` times as large as then.
+
+        Infinite when none has. Less than what it was set with counts as 1, more than 1,024 as that.
+        """
+        step = round(math.log(growth, _STEP)) if growth > 1 else 0
+        return (self.similarity, *self.grown)[min(step, len(self.grown))]
 
 
 @dataclass(frozen=True)
@@ -84,14 +98,14 @@ def calibrate(pairs: ScoredPairs, precisions: Sequence[float] = PRECISIONS, seed
 
 
 def least_similarity(
-    similarities: Floats, true: Flags, precision: float, weights: Indices | None = None
+    similarities: Floats, true: Flags, precision: float, weights: Weights | None = None
 ) -> float:
     """The least similarity such that the pairs at or above it have the precision; inf when there is none.
 
     Args:
         similarities: [n].
         true: [n], whether a pair is one.
-        weights: [n], how often each pair counts; None means once.
+        weights: [n], how much each pair counts; None means once.
     """
     order = np.argsort(-similarities, kind="stable")
     ranked, counts = similarities[order], np.ones(len(order), np.intp) if weights is None else weights[order]
@@ -117,6 +131,10 @@ def _threshold(ranked: ScoredPairs, drawn: list[Indices], precision: float) -> T
     low, high = np.quantile(again, [0.025, 0.975], method="nearest")
     above = ranked.similarities >= similarity
     found, all_above = int((ranked.true & above).sum()), int(above.sum())
+    grown = [
+        least_similarity(ranked.similarities, ranked.true, precision, np.where(ranked.true, 1.0, _STEP**step))
+        for step in range(1, _STEPS + 1)
+    ]
     return Threshold(
         precision,
         similarity,
@@ -125,6 +143,7 @@ def _threshold(ranked: ScoredPairs, drawn: list[Indices], precision: float) -> T
         found / max(1, all_above),
         *wilson(found, all_above),
         recall=found / (int(ranked.true.sum()) + ranked.missed),
+        grown=tuple(grown),
     )
 
 

@@ -68,11 +68,7 @@ def get_calibration(collection: Collection, normalized: bool = False) -> Calibra
             collection=collection.name,
         )
     fields = json.loads(text)
-    rows = [
-        {key: math.inf if value is None else value for key, value in t.items()}
-        for t in fields.pop("thresholds")
-    ]
-    return Calibration(tuple(Threshold(**row) for row in rows), **fields)
+    return Calibration(tuple(map(_threshold, fields.pop("thresholds"))), **fields)
 
 
 def forget_normalized(collection: Collection) -> None:
@@ -83,16 +79,19 @@ def forget_normalized(collection: Collection) -> None:
 def least_score(
     collection: Collection, precision: float, field: str = "min_precision", *, normalized: bool = False
 ) -> float:
-    """Returns the least score that means the precision: the first threshold for as much or more.
+    """Returns the least score that means the precision in the collection as large as it is now: the first
+    threshold for as much or more.
 
     Raises ArgumentInvalid, with the field, unless 0 < precision < 1; NotCalibrated.
     """
     check_precision(precision, field)
     calibration = get_calibration(collection, normalized)
-    fitting = [t for t in calibration.thresholds if t.precision >= precision]
-    if fitting and math.isfinite(fitting[0].similarity):
-        return fitting[0].similarity
-    known = ", ".join(f"{t.precision:g}" for t in calibration.thresholds if math.isfinite(t.similarity))
+    growth = collection.count / max(1, calibration.items)
+    scores = {t.precision: t.at(growth) for t in calibration.thresholds}
+    fitting = [score for reached, score in scores.items() if reached >= precision]
+    if fitting and math.isfinite(fitting[0]):
+        return fitting[0]
+    known = ", ".join(f"{reached:g}" for reached, score in scores.items() if math.isfinite(score))
     raise NotCalibrated(
         f"Collection {collection.name!r} has no score for a precision of {precision:g}; it is calibrated for "
         f"{known or 'none'}. Ask for less, or calibrate it with --precision {precision:g} and more pairs.",
@@ -107,6 +106,15 @@ def check_precision(precision: float, field: str) -> None:
         raise ArgumentInvalid(
             f"{field} is {precision}; a precision lies between 0 and 1, as 0.95.", field=field
         )
+
+
+def _threshold(row: dict[str, Any]) -> Threshold:
+    grown = tuple(map(_or_infinity, row.pop("grown", ())))
+    return Threshold(**{key: _or_infinity(value) for key, value in row.items()}, grown=grown)
+
+
+def _or_infinity(value: float | None) -> float:
+    return math.inf if value is None else value
 
 
 def _finite(value: Any) -> Any:

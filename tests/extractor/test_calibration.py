@@ -41,6 +41,36 @@ def test_recall_counts_pairs_that_the_search_did_not_return() -> None:
     assert calibrate(half, [0.9])[0].recall == pytest.approx(calibrate(pairs, [0.9])[0].recall / 2)
 
 
+def test_a_threshold_holds_in_a_collection_that_has_grown() -> None:
+    """200 queries, each with one match; what they meet besides grows with the collection."""
+
+    def searched(seed: int, items: int) -> ScoredPairs:
+        rng = np.random.default_rng(seed)
+        scores = np.concatenate(
+            [rng.normal(0.7, 0.15, (200, 1)), rng.normal(0.1, 0.12, (200, items))], axis=1
+        )
+        true = np.broadcast_to(np.arange(items + 1) == 0, scores.shape)
+        return ScoredPairs(
+            scores.astype(np.float32).ravel(), true.ravel(), np.repeat(np.arange(200), items + 1)
+        )
+
+    learned = [calibrate(searched(seed, 50), [0.9])[0] for seed in range(5)]
+    grown = [searched(100 + seed, 4 * 50) for seed in range(5)]
+    stale = np.mean([precision_above(p, t.similarity) for p, t in zip(grown, learned, strict=True)])
+    weighed = np.mean([precision_above(p, t.at(4)) for p, t in zip(grown, learned, strict=True)])
+    assert stale < 0.8
+    assert weighed == pytest.approx(0.9, abs=0.04)
+
+
+def test_a_smaller_collection_keeps_its_threshold_and_growth_only_raises_it() -> None:
+    threshold = calibrate(made_pairs(0), [0.9])[0]
+    assert threshold.at(0.1) == threshold.at(1) == threshold.similarity
+    raised = [threshold.at(growth) for growth in (1, 2, 8, 100, 1000, 1e9)]
+    assert raised == sorted(raised)
+    assert raised[1] > raised[0]
+    assert raised[-1] == raised[-2]
+
+
 def test_a_threshold_does_not_part_equal_similarities() -> None:
     similarities = np.array([0.9, 0.8, 0.8, 0.8], np.float32)
     true = np.array([True, True, False, False])

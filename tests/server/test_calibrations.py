@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,18 @@ def test_the_first_threshold_for_as_much_or_more_is_taken(catalog: Catalog) -> N
     assert [least_score(shop, p) for p in (0.5, 0.9, 0.91, 0.99)] == [
         learned.thresholds[i].min_score for i in (0, 0, 1, 2)
     ]
+
+
+def test_a_collection_that_has_grown_asks_for_a_higher_score(catalog: Catalog) -> None:
+    set_calibration(catalog, precisions=[0.9])
+    shop = catalog.get("shop")
+    before = least_score(shop, 0.9)
+    shop.upsert([row(f"new{number}", 1, number) for number in range(6)])
+    assert least_score(shop, 0.9) > before
+    kept = json.loads(shop.get_document("calibration") or "")
+    del kept["thresholds"][0]["grown"]  # as collections were calibrated before
+    shop.set_document("calibration", json.dumps(kept))
+    assert least_score(shop, 0.9) == before
 
 
 def test_a_precision_that_no_score_reaches_is_kept_as_such_and_refused(catalog: Catalog) -> None:

@@ -86,7 +86,9 @@ def command(
     (--min-precision) and duplicates.
 
     Without --pairs it makes copies of the collection's own photos, with edits that no recipe was fitted with,
-    and searches them. The photos' files must be on this machine, as `lookalike index` left them.
+    and searches them, and every second photo as it is. The photos' files must be on this machine, as
+    `lookalike index` left them. A collection that grows needs no new calibration at once: its scores are set
+    higher as it does.
     """
     from lookalike.cli import curves, scoring
 
@@ -152,7 +154,8 @@ def _of_copies(
     space = collection.info().space.id
     thresholds = [r.duplicate_threshold for r in client.recipes() if r.space.id == space]
     items, same_file = scoring.photos_of(collection, photos, seed)
-    with meter("calibrating", len(items) * copies, "copies") as advance:
+    queries = scoring.query_count(len(items), copies)
+    with meter("calibrating", queries, "copies") as advance:
         return scoring.of_copies(
             collection,
             items,
@@ -161,7 +164,7 @@ def _of_copies(
             threshold=thresholds[0] if thresholds else 1.0,
             seed=seed,
             normalize=normalize,
-            advance=lambda done: advance(done, len(items) * copies),
+            advance=lambda done: advance(done, queries),
         )
 
 

@@ -1,7 +1,8 @@
 """Pairs whose truth is known, with their scores: what a calibration learns from.
 
-of copies    each photo of the collection that is on this machine is copied as people copy pictures; a hit
-             of a copy is the same picture when it is that photo, and another one otherwise
+of copies    each photo of the collection that is on this machine is copied as people copy pictures, and every
+             second one is searched as it is too; a hit is the same picture when it is that photo, and another
+             one otherwise
 of labels    pairs of items that somebody looked at, in a CSV file: id, id, label
 """
 
@@ -26,6 +27,9 @@ TOP = 10
 """Hits of a copy that count."""
 STRANGERS = 4
 """One copy in so many is searched as though its photo were not there: not every query has a match."""
+PLAIN = 2
+"""One photo in so many is searched without an edit besides: such queries match more pictures that are others,
+and thresholds set without them let too many pass (docs/quality.md)."""
 _FETCHED = 4 * TOP
 _AT_ONCE = 16
 _LEAST_PHOTOS = (
@@ -88,6 +92,11 @@ def photos_of(collection: Collection, most: int, seed: int) -> tuple[list[Item],
     return sorted(chosen, key=lambda item: item.id), same_file
 
 
+def query_count(photos: int, copies: int) -> int:
+    """How many queries are made of so many photos."""
+    return photos * copies + -(-photos // PLAIN)
+
+
 def of_copies(
     collection: Collection,
     items: Sequence[Item],
@@ -148,6 +157,8 @@ def _copies(
         except (ImageError, OSError):
             scored.unreadable.append(original.path)
             continue
+        if original.number % PLAIN == 0:
+            yield original, np.asarray(photo)
         for number in range(copies):
             chance = seeded(seed, original.path.name, number)
             yield original, np.asarray(random_copy(photo, chance, photo, edits=UNSEEN))
