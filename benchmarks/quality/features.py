@@ -60,8 +60,8 @@ class Features:
 class Extractor:
     """Describes pictures by taps of EfficientNet-Lite0, and remembers what it did in a folder."""
 
-    def __init__(self, cache: Path, taps: tuple[Tap, ...] = ALL) -> None:
-        recipe = Recipe("benchmark", "efficientnet_lite0", taps, resize="squash")
+    def __init__(self, cache: Path, taps: tuple[Tap, ...] = ALL, side: int = 224) -> None:
+        recipe = Recipe("benchmark", "efficientnet_lite0", taps, input_size=(side, side), resize="squash")
         self.taps, self.cache = taps, cache
         self.model = DescriptorModel(load_backbone(recipe.backbone), [recipe])
         cache.mkdir(parents=True, exist_ok=True)

@@ -7,14 +7,13 @@ Prints the tables of docs/quality.md.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import torch
+from calibrating import calibrated, grown
 from features import (
     ALL,
     VIEWED,
@@ -25,116 +24,15 @@ from features import (
     describe_unseen,
     suite_copies,
 )
-from lookalike_extractor.calibration import PRECISIONS, ScoredPairs, calibrate
-from lookalike_extractor.normalization import extend_gallery, extend_queries, query_bias
-from lookalike_extractor.pooling import join
-from lookalike_extractor.recipe import Tap
+from lookalike_extractor.calibration import PRECISIONS
+from lookalike_extractor.normalization import query_bias
 from lookalike_extractor.views import PART_HANDICAP
-from lookalike_extractor.whitening import Whitening, fit_pairs, fit_pca
-from metrics import CopyDetection, Floats, class_retrieval, copy_detection, verification
+from methods import DEFAULT, METHODS, Describe, Trial, describer, joined, trial, whitening
+from metrics import CopyDetection, class_retrieval, verification
 from suites import SUITES, Split, split
 
 ENDINGS = {".jpg", ".jpeg", ".png", ".webp"}
 VIEWED_ORIGINALS, VIEWED_STRANGERS = 32, 12
-
-Describe = Callable[[str], Floats]
-"""From a name in describe_split to descriptors, [n, d]."""
-
-LAST, MIDDLE, LATE, EARLY = (
-    "head",
-    "blocks.10.expand",
-    "blocks.15.expand",
-    "blocks.5.expand",
-)
-
-
-@dataclass(frozen=True)
-class Method:
-    """Taps, and what their whitening is fitted on: "", "originals", "copies" (both) or "pairs"."""
-
-    name: str
-    taps: tuple[Tap, ...]
-    fitted: str = ""
-
-
-TWO = (Tap(MIDDLE, "rgem"), Tap(LATE, "rgem"))
-THREE = (Tap(EARLY, "rgem"), *TWO)
-METHODS = (
-    Method("GAP, last node", (Tap(LAST, "avg"),)),
-    Method("GeM, last node", (Tap(LAST, "gem"),)),
-    Method("two nodes raw", TWO),
-    Method("three nodes raw", THREE),
-    Method("two nodes, whitened on originals", TWO, "originals"),
-    Method("two nodes, whitened on originals and copies", TWO, "copies"),
-    Method("two nodes, learned from pairs (`near_duplicate`)", TWO, "pairs"),
-    Method("three nodes, whitened on originals and copies", THREE, "copies"),
-    Method("three nodes, learned from pairs", THREE, "pairs"),
-)
-DEFAULT = METHODS[6]
-
-
-def describer(method: Method, features: Mapping[str, Features]) -> Describe:
-    """Fits the method's whitening on the split's photos, and describes with it."""
-    whitenings = [whitening(method.fitted, features, tap) for tap in method.taps]
-
-    @cache
-    def describe(name: str) -> Floats:
-        return joined(features[name], method.taps, whitenings)
-
-    return describe
-
-
-def whitening(fitted: str, features: Mapping[str, Features], tap: Tap) -> Whitening | None:
-    if not fitted:
-        return None
-    originals = features["fit"].of(tap)
-    copies = features["fit copies"].of(tap).reshape(len(originals), -1, originals.shape[1])
-    dimension = min(256, originals.shape[1])
-    if fitted == "pairs":
-        return fit_pairs(originals, copies, dimension)
-    rows = originals if fitted == "originals" else np.concatenate([originals, *copies.swapaxes(0, 1)])
-    return fit_pca(rows, dimension)
-
-
-def joined(features: Features, taps: Sequence[Tap], whitenings: Sequence[Whitening | None]) -> Floats:
-    parts = [
-        features.of(tap) if fitted is None else fitted(features.of(tap))
-        for tap, fitted in zip(taps, whitenings, strict=True)
-    ]
-    return join([torch.from_numpy(part) for part in parts]).numpy()
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One suite's queries against the gallery: [q, n], the true row of each query or -1, the edit of each."""
-
-    similarities: Floats
-    matches: np.ndarray
-    edits: np.ndarray
-
-    def measure(self, edit: int | None = None) -> CopyDetection:
-        kept = slice(None) if edit is None else self.edits == edit
-        return copy_detection(self.similarities[kept], self.matches[kept])
-
-
-def trial(describe: Describe, suite: str, normalised: bool = False, int8: bool = False) -> Trial:
-    gallery = np.concatenate([describe("originals"), describe("distractors")])
-    own, strange = describe(f"originals {suite}"), describe(f"strangers {suite}")
-    queries = np.concatenate([own, strange])
-    if int8:
-        gallery, queries = as_int8(gallery), as_int8(queries)
-    if normalised:
-        queries = extend_queries(queries, query_bias(queries, describe("background")))
-        gallery = extend_gallery(gallery)
-    edits = len(own) // len(describe("originals"))
-    matches = np.concatenate([np.arange(len(own)) // edits, np.full(len(strange), -1)])
-    return Trial(queries @ gallery.T, matches, np.arange(len(queries)) % edits)
-
-
-def as_int8(rows: Floats) -> Floats:
-    """Rounded to 255 steps between -largest and largest of each row, and back."""
-    step = np.abs(rows).max(axis=1, keepdims=True) / 127
-    return np.round(rows / step) * step
 
 
 def view_trial(
@@ -174,34 +72,6 @@ def verified(run: Trial) -> tuple[float, float, float]:
     true[np.flatnonzero(matched), run.matches[matched]] = True
     told = verification(run.similarities[true], run.similarities[~true])
     return told.equal_error_rate, *told.accepted
-
-
-def calibrated(describe: Describe, suite: str) -> list[tuple[float, float, float]]:
-    """(asked, reached, recall): thresholds from other photos and other edits, judged on a suite."""
-    gallery = np.concatenate([describe("calibration"), describe("distractors")])
-    own, strange = describe("calibration unseen"), describe("background unseen")
-    strange = strange[: len(own) // 3]
-    copies = len(own) // len(describe("calibration"))
-    numbers = np.arange(len(own) + len(strange)) // copies
-    matches = np.where(np.arange(len(numbers)) < len(own), numbers, -1)
-    similarities = np.concatenate([own, strange]) @ gallery.T
-    thresholds = calibrate(ranked_pairs(similarities, matches, numbers), PRECISIONS)
-    judged = trial(describe, suite)
-    pairs = ranked_pairs(judged.similarities, judged.matches, judged.matches)
-    found = []
-    for threshold in thresholds:
-        above = pairs.similarities >= threshold.similarity
-        hits = int((above & pairs.true).sum())
-        recall = hits / int((judged.matches >= 0).sum())
-        found.append((threshold.precision, hits / max(1, int(above.sum())), recall))
-    return found
-
-
-def ranked_pairs(similarities: Floats, matches: np.ndarray, photos: np.ndarray) -> ScoredPairs:
-    """The best ten pairs of each query."""
-    top = np.argsort(-similarities, axis=1, kind="stable")[:, :10]
-    scores = np.take_along_axis(similarities, top, axis=1)
-    return ScoredPairs(scores.ravel(), (top == matches[:, None]).ravel(), np.repeat(photos, 10))
 
 
 def class_map(describe: Describe, photos: Split) -> float:
@@ -267,16 +137,32 @@ def report_default(
         rates = " | ".join(spread(list(values)) for values in zip(*told, strict=True))
         print(f"verification | {suite} | {rates} |")
     viewed = Extractor(wanted.cache, VIEWED)
-    judged = [
-        describer(DEFAULT, features[seed] | describe_unseen(viewed, splits[seed], seed)) for seed in splits
-    ]
-    for suite in (*SUITES, "unseen"):
-        for asked in zip(*(calibrated(describe, suite) for describe in judged), strict=True):
-            reached, recall = spread([row[1] for row in asked]), spread([row[2] for row in asked])
-            print(f"calibrated | {suite} | {asked[0][0]:.2f} | {reached} | {recall} |")
+    report_thresholds(
+        [describer(DEFAULT, features[s] | describe_unseen(viewed, splits[s], s)) for s in splits]
+    )
     if wanted.views:
         seed = wanted.seeds[0]
         report_views(viewed, splits[seed], seed, features[seed])
+
+
+def report_thresholds(describers: Sequence[Describe]) -> None:
+    for plain in (False, True):
+        judged = [calibrated(describe, plain) for describe in describers]
+        for name in judged[0]:
+            cells = both([found[name] for found in judged])
+            print(f"calibrated {'and plain' if plain else ''} | {name} | {cells} |")
+    for items in (96, 192, 288):
+        found = [grown(describe, items) for describe in describers]
+        for place, kind in enumerate(("as learned", "weighed")):
+            print(f"grown | {items} | {kind} | {both([pair[place] for pair in found])} |")
+
+
+def both(found: Sequence[list[tuple[float, float]]]) -> str:
+    """Precision and recall at each of PRECISIONS, over seeds."""
+    return " | ".join(
+        f"{spread([seed[place][0] for seed in found])} | {spread([seed[place][1] for seed in found])}"
+        for place in range(len(PRECISIONS))
+    )
 
 
 def report_views(extractor: Extractor, photos: Split, seed: int, features: Mapping[str, Features]) -> None:

@@ -26,7 +26,11 @@ def loaded(name: str) -> ModuleType:
 
 metrics, suites = loaded("metrics"), loaded("suites")
 sys.modules.setdefault("metrics", metrics)  # as the scripts import it
+sys.modules.setdefault("suites", suites)
 landmarks, disc21 = loaded("landmarks"), loaded("disc21")
+for name in ("features", "methods"):
+    sys.modules.setdefault(name, loaded(name))
+calibrating = loaded("calibrating")
 
 
 def test_copies_that_are_all_found_first_score_one() -> None:
@@ -130,3 +134,21 @@ def test_a_split_depends_on_its_seed_alone() -> None:
     photos = [Path(f"{number}.jpg") for number in range(200)]
     assert suites.split(photos, 3) == suites.split(photos[::-1], 3)
     assert suites.split(photos, 3) != suites.split(photos, 4)
+
+
+def test_calibration_counts_strangers_and_photos_as_they_are() -> None:
+    rng = np.random.default_rng(0)
+    rows = {name: rng.normal(size=(size, 8)) for name, size in (("originals", 12), ("distractors", 20))}
+    rows |= {
+        "originals unseen": np.repeat(rows["originals"], 4, axis=0),
+        "strangers": rng.normal(size=(9, 8)),
+    }
+    rows["strangers unseen"] = np.repeat(rows["strangers"], 4, axis=0)
+    copies = calibrating.unseen_trial(rows.__getitem__, "originals")
+    assert copies.similarities.shape == (48 + 16, 32)
+    assert list(copies.matches) == [number // 4 for number in range(48)] + [-1] * 16
+    plain = calibrating.unseen_trial(rows.__getitem__, "originals", plain=True, items=15)
+    assert plain.similarities.shape == (48 + 6 + 16 + 2, 15)
+    assert list(plain.matches[48:54]) == [0, 2, 4, 6, 8, 10]
+    own = plain.similarities[np.arange(54), plain.matches[:54]]
+    assert np.allclose(own, np.square(rows["originals"][plain.matches[:54]]).sum(axis=1))
