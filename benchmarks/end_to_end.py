@@ -2,10 +2,10 @@
 
     python benchmarks/end_to_end.py PHOTOS [--files 10000] [--folder DIR] [--data DIR]
 
-PHOTOS is a folder of distinct photos. Files are made of them until there are enough: each photo with crops,
-shades and sizes of it, which are no copies of each other's neighbours but look alike, as an archive's photos
-do, and copies of a tenth. With --folder and --data what was made and indexed stays there for the next run,
-which then measures a run over a known archive. Prints one JSON object: seconds and share of each stage.
+PHOTOS is a folder of distinct photos. Files are made of them until there are enough: each photo with quarters
+cut out of it, turned and in other colours, some of which overlap so far that they count as copies, and smaller
+copies of a tenth. With --folder and --data what was made and indexed stays there for the next run, which then
+measures a run over a known archive. Prints one JSON object: seconds and share of each stage.
 """
 
 from __future__ import annotations
