@@ -15,10 +15,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-import threading
 import zlib
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,6 +26,7 @@ import numpy as np
 
 from lookalike_server.approximate import Approximate, Effort
 from lookalike_server.building import EXACT_BELOW, IndexSettings, Stopped, build, size_of
+from lookalike_server.caretaker import Caretaker
 from lookalike_server.parts import Part
 from lookalike_server.schema import sync_folder
 from lookalike_server.view import View
@@ -35,7 +34,6 @@ from lookalike_server.view import View
 # Fewer rows than this are not worth an index of their own.
 LEAST_ROWS = 25_000
 _MOST_DEAD = 0.2
-_RETRY_SECONDS = 60.0
 _NICE = 10
 
 _log = logging.getLogger(__name__)
@@ -62,45 +60,27 @@ class Indexer:
         self._view = view
         self._documents = documents
         self._publish = publish
-        self._wake = threading.Event()
-        self._stop = threading.Event()
         self._refused: tuple[str, int] | None = None
         self._entries: dict[Approximate, dict[str, Any]] = {}
+        self._loaded = False
         self.building = False
         """Whether an index is being made."""
-        self._thread = threading.Thread(target=self._stage, name=f"index-{folder.parent.name}", daemon=True)
-        self._thread.start()
+        # When it fails nothing is lost: what no index covers is scanned.
+        trouble = f"an index could not be made in {folder}"
+        self._thread = Caretaker(f"index-{folder.parent.name}", self._keep, trouble, niceness=_NICE)
+        self.wake, self.close = self._thread.wake, self._thread.close
 
-    def wake(self) -> None:
-        """Tells that the view or the settings have changed."""
-        self._wake.set()
-
-    def close(self) -> None:
-        self._stop.set()
-        self._wake.set()
-        self._thread.join()
-
-    def _stage(self) -> None:
-        with suppress(OSError, AttributeError):  # a courtesy: searches and writes go first
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
-        loaded = False
-        while not self._stop.is_set():
-            self._wake.wait()
-            self._wake.clear()
-            try:
-                if not loaded:
-                    self._load()
-                    loaded = True
-                while not self._stop.is_set() and self._step():
-                    pass
-            except Stopped:
-                return
-            except Exception:
-                # Nothing is lost: what no index covers is scanned.
-                _log.warning("an index could not be made in %s", self._folder, exc_info=True)
-                self._stop.wait(_RETRY_SECONDS)
-            finally:
-                self.building = False
+    def _keep(self) -> None:
+        try:
+            if not self._loaded:
+                self._load()
+                self._loaded = True
+            while not self._thread.stopping() and self._step():
+                pass
+        except Stopped:
+            pass
+        finally:
+            self.building = False
 
     def _load(self) -> None:
         for entry in json.loads(self._documents("indexes") or "[]"):
@@ -138,7 +118,7 @@ class Indexer:
         faiss.omp_set_num_threads(max(1, (os.cpu_count() or 1) // 2))
         keys = np.concatenate([part.keys[: part.count][part.alive] for part in run])
         vectors = np.concatenate([part.vectors[: part.count][part.alive] for part in run])
-        return build(keys, vectors, factory, settings.target_recall, self._stop.is_set)
+        return build(keys, vectors, factory, settings.target_recall, self._thread.stopping)
 
 
 def settings_of(documents: Callable[[str], str | None]) -> IndexSettings:

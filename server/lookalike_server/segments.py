@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,12 +24,11 @@ from pathlib import Path
 import numpy as np
 
 from lookalike_server import view as views
+from lookalike_server.caretaker import Caretaker
 from lookalike_server.parts import Keys, Part, Vectors
 from lookalike_server.reader import Reader
 from lookalike_server.schema import Segment, sync_folder
 from lookalike_server.view import View
-
-_RETRY_SECONDS = 60.0
 
 _log = logging.getLogger(__name__)
 
@@ -173,33 +171,13 @@ class Keeper:
         self._folder = folder
         self._view = view
         self._publish = publish
-        self._wake = threading.Event()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._stage, name=f"keep-{folder.parent.name}", daemon=True)
-        self._thread.start()
-
-    def wake(self) -> None:
-        """Tells that the view has changed."""
-        self._wake.set()
-
-    def close(self) -> None:
-        self._stop.set()
-        self._wake.set()
-        self._thread.join()
-
-    def _stage(self) -> None:
-        while not self._stop.is_set():
-            self._wake.wait()
-            self._wake.clear()
-            try:
-                self._tidy()
-            except Exception:
-                # Nothing is lost: the parts stay in memory and the rows in the store.
-                _log.warning("a segment could not be written in %s", self._folder, exc_info=True)
-                self._stop.wait(_RETRY_SECONDS)
+        # When it fails nothing is lost: the parts stay in memory and the rows in the store.
+        trouble = f"a segment could not be written in {folder}"
+        self._thread = Caretaker(f"keep-{folder.parent.name}", self._tidy, trouble)
+        self.wake, self.close = self._thread.wake, self._thread.close
 
     def _tidy(self) -> None:
-        while not self._stop.is_set() and (run := next_run(self._view())):
+        while not self._thread.stopping() and (run := next_run(self._view())):
             living = any(part.living for part in run)
             segment, part = write_segment(self._folder, run) if living else (None, None)
             remove_strangers(self._folder, self._publish(Rewrite(run, segment, part)))

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import lookalike_server.caretaker
 import lookalike_server.reader
 import lookalike_server.view
 import numpy as np
@@ -143,14 +144,19 @@ def test_deleted_rows_pile_up_neither_in_memory_nor_on_disk(tmp_path: Path) -> N
 
 
 def test_a_segment_that_cannot_be_written_costs_nothing_but_time(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(lookalike_server.caretaker, "_RETRY_SECONDS", 0.05)
     with Catalog(tmp_path) as catalog:
         shop = catalog.create("shop", SPACE)
-        (tmp_path / "shop" / "segments").write_text("in the way of the folder")
+        folder = tmp_path / "shop" / "segments"
+        folder.write_text("in the way of the folder")
         for i in range(20):
             shop.upsert([row(f"{i:03}", 1, i / 10)])
         assert nearest(shop) == [f"{i:03}" for i in range(20)]
+        folder.unlink()
+        settled(shop)
+        assert len(os.listdir(folder)) == 2
     assert "could not be written" in caplog.text
 
 
