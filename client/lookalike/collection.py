@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Unpack, overload
+from typing import TYPE_CHECKING, Any, overload
 
-import grpc
 import numpy as np
-from numpy.typing import NDArray
 
-from lookalike import _bulk, _entries, _queries, _shared, _streams, _wire
-from lookalike._backups import BackupFile
+from lookalike import _bulk, _entries, _shared, _streams, _wire
 from lookalike._calibrations import CalibrationCalls
 from lookalike._jobs import DuplicateCalls
-from lookalike._queries import SearchOptions
+from lookalike._searching import SearchCalls
+from lookalike._upkeep import UpkeepCalls
 from lookalike.errors import LookalikeError
 from lookalike.images import ImageLike
 from lookalike.progress import Progress, Tally, observer
 from lookalike.records import (
     AddReport,
     CollectionInfo,
-    Hit,
-    Hits,
     Item,
-    VerifyReport,
 )
 from lookalike.v1 import (
     calibration_pb2_grpc,
@@ -43,7 +37,7 @@ if TYPE_CHECKING:
 PAGE = 1000  # the server's limit for ids and items in one call
 
 
-class Collection(DuplicateCalls, CalibrationCalls):
+class Collection(SearchCalls, UpkeepCalls, DuplicateCalls, CalibrationCalls):
     """A named set of items whose descriptors are all of one embedding space. Made by `Client`.
 
     It holds nothing itself: every method asks the server.
@@ -133,144 +127,6 @@ class Collection(DuplicateCalls, CalibrationCalls):
             error.report = tally.report()
             raise
         return tally.report()
-
-    @overload
-    def search(
-        self,
-        query: ImageLike | None = None,
-        *,
-        vector: Sequence[float] | NDArray[Any] | None = None,
-        id: str | None = None,
-        timeout: float | None = None,
-        **options: Unpack[SearchOptions],
-    ) -> Hits: ...
-
-    @overload
-    def search(
-        self,
-        query: list[Any] | tuple[Any, ...] | None = None,
-        *,
-        vector: Sequence[NDArray[Any]] | None = None,
-        id: list[str] | tuple[str, ...] | None = None,
-        timeout: float | None = None,
-        **options: Unpack[SearchOptions],
-    ) -> list[Hits]: ...
-
-    def search(
-        self,
-        query: Any = None,
-        *,
-        vector: Any = None,
-        id: Any = None,  # noqa: A002 - the word that the API uses for it
-        timeout: float | None = None,
-        **options: Unpack[SearchOptions],
-    ) -> Any:
-        """The nearest items of a picture, a vector or an item of the collection, nearest first.
-
-        Exactly one of `query` (a picture), `vector` ([dimension]) and `id` is given. A list of pictures, of
-        vectors or of ids is several queries at once, and returns a list of lists.
-
-        Args:
-            k: most hits, 10 unless told otherwise; of groups with `group_by`.
-            min_score: only hits at least this similar.
-            min_precision: only hits whose score means at least this precision, by the collection's
-                calibration; FailedPrecondition (NOT_CALIBRATED) when it has none for it.
-            where: only items whose attributes fit, as "price < 100 and category = 'hat'".
-            range: all hits of at least `min_score` or `min_precision`, up to `k` or 10,000 of them.
-            group_by: an attribute, as "product.id": of items with equal values only the nearest are hits.
-            group_size: most hits of each group; 1 unless told otherwise.
-            min_sequence: waits until the collection has reached this number, as a report's `sequence`.
-            exact: compares with every item, where else an approximate index would be asked.
-            explain: sets `explanation` of what is returned.
-            views: "pasted" looks for pictures inside the query picture as well, "grid" at nine parts of it.
-            normalize: subtracts from scores how alike the query is to the collection's background, so that
-                scores of different queries can be compared; see `set_background`.
-            rerank: "query_expansion" or "k_reciprocal" orders the hits anew by what their neighbours say.
-        """
-        limits = self._client.limits()
-        queries, several = _queries.queries(query, vector, id, limits)
-        found: list[Hits] = []
-        for request in _queries.requests(self.name, queries, options, limits):
-            answer = self._client._call(self._search.Search, request, timeout)
-            found += _queries.hits(answer, queries[len(found) :])
-        return found if several else found[0]
-
-    def browse(
-        self,
-        query: ImageLike | None = None,
-        *,
-        vector: Sequence[float] | NDArray[Any] | None = None,
-        id: str | None = None,  # noqa: A002
-        timeout: float | None = None,
-        **options: Unpack[SearchOptions],
-    ) -> Iterator[Hit]:
-        """The hits of one query from the nearest on, up to 10,000, by pages of `k` as they are read."""
-        limits = self._client.limits()
-        queries, _ = _queries.queries(query, vector, id, limits)
-        (request,) = _queries.requests(self.name, queries[:1], options, limits)
-        while True:
-            answer = self._client._call(self._search.Search, request, timeout)
-            yield from _queries.hits(answer, queries)[0]
-            request.page_token = answer.results[0].next_page_token
-            if not request.page_token:
-                return
-
-    def configure_index(
-        self,
-        kind: str = "auto",
-        *,
-        target_recall: float = 0.98,
-        storage: str = "fp16",
-        timeout: float | None = None,
-    ) -> CollectionInfo:
-        """Chooses how searches go through the collection; the index is made in the background.
-
-        Args:
-            kind: "auto", "exact", or a factory string of FAISS, as "HNSW32,SQ8" or "IVF4096,PQ64x4fs".
-            target_recall: share of the ten nearest that searches should find, 0.5 to 1.
-            storage: of descriptors in an index of "auto": "fp16", "int8" or "pq".
-
-        `info().index` tells when it is there, and what recall was measured.
-        """
-        request = collections_pb2.ConfigureIndexRequest(
-            name=self.name, settings=_wire.index_settings(kind, target_recall, storage)
-        )
-        answer = self._client._call(self._collections.ConfigureIndex, request, timeout)
-        return _wire.collection_info(answer.collection)
-
-    def set_attribute_indexes(
-        self, attributes: Iterable[str], *, timeout: float | None = None
-    ) -> CollectionInfo:
-        """Chooses the attributes that filters find through an index, as "price" or "size.width".
-
-        In place of those before; it returns when the indexes are made. Writes wait meanwhile.
-        """
-        request = collections_pb2.SetAttributeIndexesRequest(
-            name=self.name, attribute_indexes=_wire.names(attributes)
-        )
-        answer = self._client._call(self._collections.SetAttributeIndexes, request, timeout)
-        return _wire.collection_info(answer.collection)
-
-    def verify(self, *, timeout: float | None = None) -> VerifyReport:
-        """Has the server read everything it stores of this collection, and compare all copies of it."""
-        request = collections_pb2.VerifyCollectionRequest(name=self.name)
-        answer = self._client._call(self._collections.VerifyCollection, request, timeout)
-        return _wire.verify_report(answer)
-
-    def backup(self, path: str | os.PathLike[str], *, timeout: float | None = None) -> int:
-        """Copies the collection, as it is now, to a new file here, while others go on writing.
-
-        Returns the number of the last write in it. The file is whole or not there. `Client.restore` makes a
-        collection of it. Raises FileExistsError when the file is there already.
-        """
-        request = collections_pb2.BackupCollectionRequest(name=self.name)
-        with BackupFile(path) as file:
-            try:
-                for piece in self._collections.BackupCollection(request, timeout=timeout):
-                    file.take(piece)
-            except grpc.RpcError as error:
-                raise _shared.error_of(error, self._client.target) from None
-        return file.sequence
 
     @overload  # a str is also an iterable of str, but never meant so
     def get(  # type: ignore[overload-overlap]
