@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import shutil
 import tempfile
 import threading
@@ -29,9 +28,8 @@ from lookalike_extractor.recipe import Space
 from lookalike_server.aliases import Aliases
 from lookalike_server.attributes import checked_paths
 from lookalike_server.collection import Collection
-from lookalike_server.directory import locked, usable
+from lookalike_server.directory import NAME, check_name, locked, usable
 from lookalike_server.errors import (
-    ArgumentInvalid,
     CollectionAliased,
     CollectionExists,
     CollectionUnknown,
@@ -42,7 +40,6 @@ from lookalike_server.schema import sync_folder
 from lookalike_server.store import Store
 from lookalike_server.upkeep import restored
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _NEW, _GONE = ".new-", ".gone-"
 
 _log = logging.getLogger(__name__)
@@ -84,7 +81,7 @@ class Catalog:
 
         indexed: attributes that get an index, as `Collection.index_attributes` takes them.
         """
-        _check_name(name)
+        check_name(name)
         indexed = checked_paths(indexed)
         with self._changing, usable(self.root):
             self._check_free(name)
@@ -110,10 +107,10 @@ class Catalog:
         Raises ArgumentInvalid, CollectionExists, StoreDamaged, StoreTooNew.
         """
         if name:
-            _check_name(name)
+            check_name(name)
             self._check_free(name)
         name = restored(draft / "store.db", name)
-        _check_name(name)
+        check_name(name)
         with self._changing, usable(self.root):
             self._check_free(name)
             return self._adopt(draft, name)
@@ -187,7 +184,7 @@ class Catalog:
 
         Raises ArgumentInvalid for a bad name, CollectionUnknown, CollectionExists where a collection has it.
         """
-        _check_name(alias)
+        check_name(alias)
         with self._changing, usable(self.root):
             if alias not in self.aliases:
                 self._check_free(alias)
@@ -222,7 +219,7 @@ class Catalog:
         for folder in sorted(self.root.iterdir()):
             if folder.name.startswith((_NEW, _GONE)):
                 shutil.rmtree(folder, ignore_errors=True)
-            elif folder.is_dir() and _NAME.fullmatch(folder.name):
+            elif folder.is_dir() and NAME.fullmatch(folder.name):
                 self._reopen(folder.name)
 
     def _reopen(self, name: str) -> None:
@@ -235,15 +232,6 @@ class Catalog:
             path = self._path(name)
             _log.error("collection %r is left out: %s is damaged", name, path, exc_info=error)
             self._broken[name] = StoreDamaged(f"{path} is damaged; restore it from a backup.", path=str(path))
-
-
-def _check_name(name: str) -> None:
-    if not _NAME.fullmatch(name):
-        raise ArgumentInvalid(
-            f"{name!r} cannot name a collection: use 1 to 63 small letters, digits, '-' and '_', "
-            "beginning with a letter or digit.",
-            field="name",
-        )
 
 
 if TYPE_CHECKING:

@@ -1,15 +1,19 @@
-"""A data directory: held by one process, its troubles told in words."""
+"""A data directory: held by one process, its troubles told in words, what its folders may be named."""
 
 from __future__ import annotations
 
 import errno
 import fcntl
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lookalike_server.errors import DataDirectoryBusy, DiskFull, StoreUnusable
+from lookalike_server.errors import ArgumentInvalid, DataDirectoryBusy, DiskFull, StoreUnusable
+
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+"""Of a collection, and of an alias."""
 
 
 @contextmanager
@@ -43,3 +47,13 @@ def locked(root: Path) -> int:
     os.ftruncate(descriptor, 0)
     os.write(descriptor, f"{os.getpid()}\n".encode())
     return descriptor
+
+
+def check_name(name: str) -> None:
+    """Raises ArgumentInvalid for what cannot name a collection."""
+    if not NAME.fullmatch(name):
+        raise ArgumentInvalid(
+            f"{name!r} cannot name a collection: use 1 to 63 small letters, digits, '-' and '_', "
+            "beginning with a letter or digit.",
+            field="name",
+        )
