@@ -16,7 +16,8 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from lookalike_server.parts import Keys, Vectors
+from lookalike_server.parts import Keys, Part, Vectors
+from lookalike_server.runs import Runs
 
 _faiss: Any = faiss  # its types leave out what its Python part adds
 _SPARE = 8
@@ -31,24 +32,41 @@ class Effort:
     refine: int = 1
 
 
+@dataclass(frozen=True)
+class Proposed:
+    """What may be among the nearest: keys int64 [m], and the query of each, intp [m], ascending."""
+
+    owners: NDArray[np.intp]
+    keys: Keys
+
+
 @dataclass(frozen=True, eq=False)
 class Approximate:
-    """An index over the rows whose keys are `keys`.
+    """An index over rows.
 
     Rows of equal descriptors are one row of FAISS's index, as graphs of many equal vectors are slow to build:
-    row i stands for keys[starts[i] : starts[i + 1]].
+    row i stands for the keys of run i.
     """
 
     index: Any  # faiss.Index
-    keys: Keys
-    starts: NDArray[np.int64]
+    runs: Runs
     factory: str
     effort: Effort
     recall: float
     target: float
-    memory: int
-    """Bytes that the index takes."""
     _selections: dict[int, tuple[Keys, Any]] = field(default_factory=dict)
+
+    @property
+    def keys(self) -> Keys:
+        """Of all rows, in the order of FAISS's."""
+        return self.runs.members
+
+    @property
+    def memory(self) -> int:
+        """About how many bytes it takes."""
+        return (
+            estimated(self.index, int(self.index.ntotal)) + self.runs.members.nbytes + self.runs.starts.nbytes
+        )
 
     @cached_property
     def first(self) -> int:
@@ -58,8 +76,13 @@ class Approximate:
     def last(self) -> int:
         return int(self.keys.max())
 
-    def proposals(self, queries: Vectors, k: int, wanted: Keys | None) -> list[Keys]:
-        """Returns, for each query [q, d], keys that may be among the k nearest, deleted ones included."""
+    @cached_property
+    def _plain(self) -> bool:
+        """Whether no row stands for several keys."""
+        return len(self.keys) == int(self.index.ntotal)
+
+    def proposals(self, queries: Vectors, k: int, wanted: Keys | None) -> Proposed:
+        """Returns keys that may be among the k nearest of the queries [q, d], deleted ones included."""
         faiss.omp_set_num_threads(1)
         count = self.most(k)
         effort, selection = self.effort, None
@@ -67,26 +90,27 @@ class Approximate:
             further = 2 + round(1.5 * len(self.keys) / max(1, len(wanted)))
             effort, selection = replace(effort, width=further * effort.width), self._selection(wanted)
         _, rows = self.index.search(queries, count, params=parameters(self.index, effort, selection))
-        return [self.keys_of(found[found >= 0]) for found in rows]
+        owners, places = np.nonzero(rows >= 0)
+        return self._expanded(owners, rows[owners, places])
 
     def most(self, k: int) -> int:
         """How many rows are proposed for k hits."""
         return min(k * self.effort.refine + _SPARE, int(self.index.ntotal))
 
-    def keys_of(self, rows: NDArray[np.int64]) -> Keys:
-        lengths = self.starts[rows + 1] - self.starts[rows]
-        ends = np.cumsum(lengths)
-        offsets = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - lengths, lengths)
-        keys: Keys = self.keys[np.repeat(self.starts[rows], lengths) + offsets]
-        return keys
+    def _expanded(self, owners: NDArray[np.intp], rows: NDArray[np.int64]) -> Proposed:
+        """The keys that the rows stand for."""
+        if self._plain:
+            return Proposed(owners, self.keys[rows])
+        stood_for = self.runs.chosen(rows)
+        return Proposed(np.repeat(owners, stood_for.lengths), stood_for.members)
 
     def _selection(self, wanted: Keys) -> Any:
         """A selector of rows with a wanted key; the same array is not looked up twice."""
         known = self._selections.get(id(wanted))
         if known is not None and known[0] is wanted:
             return known[1]
-        member = np.isin(self.keys, wanted)
-        row_of = np.repeat(np.arange(self.index.ntotal), np.diff(self.starts))
+        member = wanted[np.minimum(np.searchsorted(wanted, self.keys), len(wanted) - 1)] == self.keys
+        row_of = np.repeat(np.arange(self.index.ntotal), self.runs.lengths)
         mask = np.zeros(self.index.ntotal, np.bool_)
         mask[row_of[member]] = True
         selector = _faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
@@ -106,6 +130,29 @@ def parameters(index: Any, effort: Effort, selector: Any = None) -> Any:
     return _faiss.SearchParameters(**options) if options else None
 
 
-def covered(indexes: Sequence[Approximate], first: int, last: int) -> bool:
-    """Whether one of the indexes holds all rows with keys from `first` to `last`."""
-    return any(one.first <= first and last <= one.last for one in indexes)
+def bare(parts: Sequence[Part], indexes: Sequence[Approximate]) -> tuple[Part, ...]:
+    """Returns the stretches of the parts that none of the indexes, which do not overlap, covers."""
+    left: list[Part] = []
+    for part in parts:
+        own, start = part.keys[: part.count], 0
+        for index in sorted(indexes, key=lambda one: one.first):
+            first, last = np.searchsorted(own, index.first), np.searchsorted(own, index.last, "right")
+            if start < first and first < last:
+                left.append(part.cut(start, int(first)))
+            start = max(start, int(last)) if first < last else start
+        if not start:
+            left.append(part)
+        elif start < part.count:
+            left.append(part.cut(start, part.count))
+    return tuple(left)
+
+
+def estimated(index: Any, count: int) -> int:
+    """About how many bytes an index of this kind takes for so many rows."""
+    if isinstance(index, faiss.IndexHNSW):
+        graph: Any = index.hnsw
+        links = 4 * (graph.nb_neighbors(0) + graph.nb_neighbors(1) / 15) + 12
+        return int(count * (index.storage.sa_code_size() + links))
+    if isinstance(index, faiss.IndexIVF):
+        return int(count * (index.code_size + 8) + index.nlist * index.d * 4)
+    return int(count * index.sa_code_size())

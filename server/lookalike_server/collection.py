@@ -253,6 +253,7 @@ class Collection:
         results = self._current.commit(changes)
         if len(self._view.parts) > 1:
             self._keeper.wake()
+        self._indexer.notice(self._view)
         return results
 
     def _publish_rewrite(self, rewrite: Rewrite) -> Sequence[Segment]:

@@ -1,13 +1,11 @@
-"""The thread that makes approximate indexes, and their files.
+"""The thread that makes approximate indexes.
 
-    <data>/<collection>/indexes/<first>-<last>-<count>     keys and runs, then FAISS's own format
+The store's document "indexes" lists their files (index_files.py); "index" holds the settings.
 
-An index is a copy, as segments are: a file that is missing or not what was written is made anew, and until an
-index is there its rows are scanned. The store's document "indexes" lists the files with checksums, tuning and
-measured recall; "index" holds the settings.
-
-Indexes grow as the collection does: rows that no index covers become a new one, which takes in those before
-it that are smaller than twice its size. So a row is indexed again a few times only, and indexes stay few.
+Indexes grow as the collection does: rows that no index covers are added to a copy of the last index, or,
+where they are less than a fifth of it, become one of their own. An index takes in those after it once they
+have a fifth of its rows: so a row is added a few times only, and indexes stay few. One that holds many
+deleted rows is built anew.
 """
 
 from __future__ import annotations
@@ -15,25 +13,28 @@ from __future__ import annotations
 import json
 import logging
 import os
-import zlib
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import faiss
-import numpy as np
 
-from lookalike_server.approximate import Approximate, Effort
-from lookalike_server.building import EXACT_BELOW, IndexSettings, Stopped, build, size_of
+from lookalike_server import building
+from lookalike_server.approximate import Approximate, bare
+from lookalike_server.building import IndexSettings, Stopped, build
 from lookalike_server.caretaker import Caretaker
+from lookalike_server.index_files import read_index, remove_others, write_index
 from lookalike_server.parts import Part
-from lookalike_server.schema import sync_folder
 from lookalike_server.view import View
 
-# Fewer rows than this are not worth an index of their own.
-LEAST_ROWS = 25_000
+# Fewer rows than this are scanned.
+LEAST_ROWS = 1_000
+# An index takes in those after it once they have this share of its rows.
+_TAKEN_IN = 0.2
 _MOST_DEAD = 0.2
+_PAUSE_SECONDS = 0.2
 _NICE = 10
 
 _log = logging.getLogger(__name__)
@@ -70,6 +71,12 @@ class Indexer:
         self._thread = Caretaker(f"index-{folder.parent.name}", self._keep, trouble, niceness=_NICE)
         self.wake, self.close = self._thread.wake, self._thread.close
 
+    def notice(self, view: View) -> None:
+        """Wakes it when the view may hold enough rows for another index; called after each write."""
+        indexed = view.indexes[-1].last if view.indexes else 0
+        if view.count >= building.EXACT_BELOW and view.sequence - indexed >= LEAST_ROWS:
+            self.wake()
+
     def _keep(self) -> None:
         try:
             if not self._loaded:
@@ -77,6 +84,8 @@ class Indexer:
                 self._loaded = True
             while not self._thread.stopping() and self._step():
                 pass
+            if self._entries:
+                time.sleep(_PAUSE_SECONDS)  # writes come faster than it pays to look at each
         except Stopped:
             pass
         finally:
@@ -94,19 +103,21 @@ class Indexer:
         """Makes one index where one is wanting; returns whether it did."""
         view, settings = self._view(), settings_of(self._documents)
         factory = settings.factory(view.count, view.dimension)
-        if self._refused == (settings.as_json(), view.count // EXACT_BELOW):
+        if self._refused == (settings.as_json(), view.count // building.EXACT_BELOW):
             return False
-        kept, run = next_build(view, factory, settings.target_recall)
-        if not run and kept == view.indexes:
+        plan = planned(view, factory, settings.target_recall)
+        if not plan.parts and plan.kept == view.indexes:
             return False
-        self.building = True
-        made = [self._made(run, factory, settings)] if run else []
-        if settings.kind == "auto" and any(one.recall < settings.target_recall - 0.01 for one in made):
+        self.building, least = True, settings.target_recall - building.TOLERANCE
+        kept, made = plan.kept, [self._made(plan, factory, settings)] if plan.parts else []
+        if settings.kind == "auto" and any(
+            one.recall < settings.target_recall - building.TOLERANCE for one in made
+        ):
             _log.warning(
                 "%s finds %.3f of the nearest in %s, less than was asked for: searches stay exact",
                 *(factory, made[0].recall, self._folder.parent.name),
             )
-            self._refused = (settings.as_json(), view.count // EXACT_BELOW)
+            self._refused = (settings.as_json(), view.count // building.EXACT_BELOW)
             kept, made = (), []
         self._entries |= {index: write_index(self._folder, index) for index in made}
         self._entries = {index: self._entries[index] for index in (*kept, *made)}
@@ -114,99 +125,44 @@ class Indexer:
         remove_others(self._folder, {entry["file"] for entry in self._entries.values()})
         return True
 
-    def _made(self, run: Sequence[Part], factory: str, settings: IndexSettings) -> Approximate:
+    def _made(self, plan: Plan, factory: str, settings: IndexSettings) -> Approximate:
         faiss.omp_set_num_threads(max(1, (os.cpu_count() or 1) // 2))
-        keys = np.concatenate([part.keys[: part.count][part.alive] for part in run])
-        vectors = np.concatenate([part.vectors[: part.count][part.alive] for part in run])
-        return build(keys, vectors, factory, settings.target_recall, self._thread.stopping)
+        return build(plan.parts, factory, settings.target_recall, self._thread.stopping, plan.base)
 
 
 def settings_of(documents: Callable[[str], str | None]) -> IndexSettings:
     return IndexSettings(**json.loads(documents("index") or "{}"))
 
 
-def next_build(view: View, factory: str, target: float) -> tuple[tuple[Approximate, ...], tuple[Part, ...]]:
-    """Returns the indexes to keep, and the parts to make one more of; () when none is wanting."""
+@dataclass(frozen=True)
+class Plan:
+    """Indexes that stay, and the rows of one more, if any; `base` is an index of the first of those rows."""
+
+    kept: tuple[Approximate, ...]
+    parts: tuple[Part, ...] = ()
+    base: Approximate | None = None
+
+
+def planned(view: View, factory: str, target: float) -> Plan:
+    """Returns which index should be made next."""
     if not factory:
-        return (), ()
+        return Plan(())
     kept = [one for one in view.indexes if one.factory == factory and one.target == target]
     kept = [one for one in kept if _dead_share(view, one) <= _MOST_DEAD]
-    sealed = [part for part in view.parts if part.sealed and part.living]
-    bare = [part for part in sealed if not _covers(kept, part)]
-    rows = sum(part.living for part in bare)
+    rows = sum(part.living for part in bare(view.parts, kept))
     if rows < LEAST_ROWS:
-        return tuple(kept), ()
-    while kept and len(kept[-1].keys) < 2 * rows:
-        rows += len(kept.pop().keys)
-    first = kept[-1].last if kept else 0
-    return tuple(kept), tuple(part for part in sealed if part.keys[0] > first and not _covers(kept, part))
-
-
-def _covers(indexes: Sequence[Approximate], part: Part) -> bool:
-    return any(one.first <= part.keys[0] and part.keys[part.count - 1] <= one.last for one in indexes)
+        return Plan(tuple(kept))
+    gap = next(part for part in bare(view.parts, kept) if part.living)
+    kept = [one for one in kept if one.last < gap.keys[0]]  # rows are added behind those of an index only
+    rows = sum(part.living for part in bare(view.parts, kept))
+    base = None
+    while kept and rows >= _TAKEN_IN * len(kept[-1].keys):
+        base = kept.pop()
+        rows += len(base.keys)
+    last = kept[-1].last if kept else -1
+    return Plan(tuple(kept), tuple(p for p in bare(view.parts, kept) if p.keys[0] > last), base)
 
 
 def _dead_share(view: View, index: Approximate) -> float:
-    within = [p for p in view.parts if p.keys[0] <= index.last and p.keys[p.count - 1] >= index.first]
-    return 1 - min(1.0, sum(part.living for part in within) / len(index.keys))
-
-
-def file_name(index: Approximate) -> str:
-    return f"{index.first}-{index.last}-{len(index.keys)}"
-
-
-def write_index(folder: Path, index: Approximate) -> dict[str, Any]:
-    """Puts an index on disk, where it is not there yet, and returns its entry in the list."""
-    path = folder / file_name(index)
-    data = [index.keys.astype("<i8").tobytes(), index.starts.astype("<i8").tobytes()]
-    data.append(faiss.serialize_index(index.index).tobytes())
-    entry = {
-        "file": path.name,
-        "factory": index.factory,
-        "recall": index.recall,
-        "target": index.target,
-        "count": len(index.keys),
-        "runs": len(index.starts),
-        "effort": asdict(index.effort),
-        "crc": zlib.crc32(b"".join(data)),
-    }
-    folder.mkdir(exist_ok=True)
-    draft = folder / "draft"
-    with draft.open("wb") as file:
-        for piece in data:
-            file.write(piece)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.rename(path)
-    sync_folder(folder)
-    return entry
-
-
-def read_index(folder: Path, entry: dict[str, Any]) -> Approximate | None:
-    """Returns the index of an entry, or None when its file is not what was written."""
-    try:
-        data = (folder / entry["file"]).read_bytes()
-    except OSError:
-        data = b""
-    if zlib.crc32(data) != entry["crc"] or not data:
-        _log.warning("%s is damaged or missing; it is made anew", folder / entry["file"])
-        return None
-    keys, runs = 8 * entry["count"], 8 * entry["runs"]
-    index = faiss.deserialize_index(np.frombuffer(data, np.uint8, offset=keys + runs))
-    starts = np.frombuffer(data, "<i8", entry["runs"], keys)
-    return Approximate(
-        index,
-        np.frombuffer(data, "<i8", entry["count"]).copy(),
-        starts.copy(),
-        entry["factory"],
-        Effort(**entry["effort"]),
-        entry["recall"],
-        entry["target"],
-        size_of(index) + keys + runs,
-    )
-
-
-def remove_others(folder: Path, known: set[str]) -> None:
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if path.name not in known:
-            path.unlink(missing_ok=True)
+    living = sum(part.between(index.first, index.last).living for part in view.parts)
+    return 1 - min(1.0, living / len(index.keys))

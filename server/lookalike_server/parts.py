@@ -47,6 +47,16 @@ class Part:
         alive[rows] = False
         return replace(self, alive=alive)
 
+    def cut(self, start: int, end: int) -> Part:
+        """Returns the rows from `start` to before `end`, in the same memory."""
+        return Part(self.keys[start:end], self.vectors[start:end], end - start, self.alive[start:end])
+
+    def between(self, first: int, last: int) -> Part:
+        """Returns the rows with keys from `first` to `last`."""
+        own = self.keys[: self.count]
+        start, end = int(np.searchsorted(own, first)), int(np.searchsorted(own, last, "right"))
+        return self if start == 0 and end == self.count else self.cut(start, end)
+
     def extended(self, keys: Keys, vectors: Vectors) -> Part:
         """Returns a part with those rows behind its own, in the same memory. Only once for any part."""
         end = self.count + len(keys)

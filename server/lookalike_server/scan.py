@@ -19,6 +19,7 @@ from lookalike_server.rows import Descriptor
 # Under this share of a part it is faster to gather the rows that count than to scan them all.
 _SPARSE = 0.5
 _SPARE_HITS = 8
+_PAIRS = 256
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,24 @@ def within(parts: Sequence[tuple[Part, Mask]], query: Descriptor, least: float, 
 
 
 def exact_scores(query: Descriptor, vectors: Vectors) -> NDArray[np.float32]:
-    """Returns the cosine of the query [d] and each vector [n, d], -1..1, the same wherever a row stands."""
+    """Returns the cosine of the query [d] and each vector [n, d], -1..1, the same wherever a row stands.
+
+    With queries [n, d] it is that of each pair.
+    """
     products = vectors.astype(np.float64) * query.astype(np.float64)
     scores: NDArray[np.float64] = np.clip(products.sum(axis=1), -1, 1)
     return scores.astype(np.float32)
+
+
+def pair_scores(
+    queries: Vectors, owners: NDArray[np.intp], vectors: Vectors, rows: NDArray[np.intp]
+) -> NDArray[np.float32]:
+    """Returns the exact score of each pair of queries[owners[i]] and vectors[rows[i]]: float32 [m]."""
+    scores = np.empty(len(rows), np.float32)
+    for start in range(0, len(rows), _PAIRS):  # memory that stays in the processor's cache
+        these = slice(start, start + _PAIRS)
+        scores[these] = exact_scores(queries[owners[these]], vectors[rows[these]])
+    return scores
 
 
 def _nearest(

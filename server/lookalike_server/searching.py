@@ -132,7 +132,7 @@ class _Run:
         plan = "exact scan" if self.wanted is None else "exact scan of the items that fit"
         compared = self._most(self.wanted)
         if self.through_index:
-            beside = sum(part.living for part in self.view.beside())
+            beside = sum(part.living for part in self.view.beside)
             widths = [f"{one.factory} at {one.effort.width}" for one in self.view.indexes]
             plan = f"{', '.join(widths)}, exact scan of {beside} items beside"
             compared = beside + sum(one.most(self.ask.k) for one in self.view.indexes)

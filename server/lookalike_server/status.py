@@ -8,7 +8,8 @@ from pathlib import Path
 
 import faiss
 
-from lookalike_server.building import IndexSettings, estimated
+from lookalike_server.approximate import estimated
+from lookalike_server.building import IndexSettings
 from lookalike_server.indexer import Indexer, settings_of
 from lookalike_server.reader import Reader
 from lookalike_server.view import View

@@ -17,6 +17,9 @@ from lookalike_server.reader import Reader
 from lookalike_server.schema import APPLICATION, PAGE_BYTES, SCHEMA, TABLES, UPGRADES, faults
 from lookalike_server.writing import Writing
 
+# A row is read from memory that the file is mapped to; a cache of pages this large would miss most of them.
+_MAPPED_BYTES = 1 << 40
+
 
 class Store:
     """One collection's file. Opening it checks that it is one of ours and not newer than this program.
@@ -70,6 +73,7 @@ class Store:
         self._all.append(connection)
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA wal_autocheckpoint=0")  # see `settle`
+        connection.execute(f"PRAGMA mmap_size={_MAPPED_BYTES}")
         return connection
 
     def _check(self) -> None:

@@ -8,10 +8,11 @@ deletion copies the one mask it changes. Whoever searches keeps the view it bega
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 import numpy as np
 
-from lookalike_server.approximate import Approximate, covered
+from lookalike_server.approximate import Approximate, bare
 from lookalike_server.parts import Keys, Mask, Part, Vectors
 from lookalike_server.rows import Descriptor
 from lookalike_server.scan import Found, nearest, within
@@ -97,23 +98,33 @@ class View:
         """
         return nearest(self._masked(wanted), queries, k)
 
+    @cached_property
     def beside(self) -> tuple[Part, ...]:
-        """Returns the parts that no index covers."""
-        return tuple(
-            part
-            for part in self.parts
-            if not covered(self.indexes, int(part.keys[0]), int(part.keys[part.count - 1]))
-        )
+        """The stretches of parts that no index covers."""
+        return bare(self.parts, self.indexes)
 
-    def locate(self, keys: Keys) -> tuple[Keys, Vectors]:
-        """Returns those of the keys that are alive, ascending, each once, with their vectors."""
-        keys = np.unique(keys)
-        pieces = [(part, part.rows_of(keys)) for part in self.parts]
-        pieces = [(part, rows[part.alive[rows]]) for part, rows in pieces if len(rows)]
-        if not pieces:
-            return keys[:0], np.empty((0, self.dimension), np.float32)
-        found = np.concatenate([part.keys[rows] for part, rows in pieces])
-        return found, np.concatenate([part.vectors[rows] for part, rows in pieces])
+    def locate(self, keys: Keys) -> tuple[Mask, Vectors]:
+        """Finds the rows of ascending keys, each given once.
+
+        Returns which of them are alive, bool [n], and the vectors of all float32 [n, d], zeros of others.
+        """
+        alive, vectors = np.zeros(len(keys), np.bool_), np.zeros((len(keys), self.dimension), np.float32)
+        homes = np.searchsorted(self._firsts, keys, "right") - 1
+        starts = np.flatnonzero(np.diff(homes, prepend=-2))
+        for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(keys)], strict=True):
+            home = int(homes[start])
+            if home < 0:
+                continue
+            part, own = self.parts[home], keys[start:end]
+            rows = np.minimum(part.keys[: part.count].searchsorted(own), part.count - 1)
+            here = (part.keys[rows] == own) & part.alive[rows]
+            alive[start:end] = here
+            vectors[start:end][here] = part.vectors[rows[here]]
+        return alive, vectors
+
+    @cached_property
+    def _firsts(self) -> Keys:
+        return np.array([part.keys[0] for part in self.parts], np.int64)
 
     def within(self, query: Descriptor, least: float, most: int, wanted: Keys | None = None) -> Found:
         """Finds all rows whose score is at least `least`; of more than `most` the best, and all that tie."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from lookalike_server.building import IndexSettings
 from lookalike_server.catalog import Catalog
 from lookalike_server.collection import Collection
 from lookalike_server.errors import ArgumentInvalid
+from lookalike_server.parts import Part
 from lookalike_server.rows import NewRow
 from lookalike_server.segments import next_run
 from lookalike_server.status import estimate
@@ -138,7 +139,7 @@ def test_recall_stays_when_half_of_the_items_are_replaced_and_the_index_is_made_
 ) -> None:
     fill(shop, COUNT // 2, seed=4)
     assert recall(shop) >= 0.97
-    waited(shop, lambda: len(shop._view.beside()) <= 4 and not shop.index_status().building)
+    waited(shop, lambda: len(shop._view.beside) <= 4 and not shop.index_status().building)
     assert recall(shop) >= 0.97
     assert shop.verify().problems == ()
 
@@ -152,9 +153,9 @@ def test_an_index_comes_back_from_its_file_and_a_damaged_one_is_made_anew(
         waited(collection, covered(collection, COUNT - 512))
     built: list[str] = []
 
-    def build(keys: np.ndarray, vectors: np.ndarray, factory: str, *rest: Any) -> Approximate:
+    def build(parts: Sequence[Part], factory: str, *rest: Any) -> Approximate:
         built.append(factory)
-        return building.build(keys, vectors, factory, *rest)
+        return building.build(parts, factory, *rest)
 
     monkeypatch.setattr(indexer, "build", build)
     with Catalog(tmp_path) as catalog:
@@ -201,7 +202,7 @@ def test_an_estimate_is_near_what_is_built(shop: Collection) -> None:
     expected = estimate(IndexSettings(), status.indexed, 16)
     index_alone = sum(one.memory for one in shop._view.indexes)
     assert expected.memory == pytest.approx(index_alone, rel=0.25)
-    assert estimate(IndexSettings(), 1_000_000, 512).factory == "IVF4096,SQfp16"
+    assert estimate(IndexSettings(), 4_000_000, 512).factory == "IVF8192,SQfp16"
     assert estimate(IndexSettings(), 200_000, 512).factory == "HNSW16,SQfp16"
     assert estimate(IndexSettings(storage="pq"), 10**7, 512).memory < 10**7 * 100
     assert estimate(IndexSettings(), 100, 512).factory == ""
@@ -236,7 +237,7 @@ def test_over_the_wire_an_index_is_chosen_estimated_and_described(
             chosen = shop.configure_index("SQ8", target_recall=0.9).index
             assert chosen is not None
             assert (chosen.kind, chosen.target_recall) == ("SQ8", 0.9)
-            assert client.estimate_index(10**6, 512).factory == "IVF4096,SQfp16"
+            assert client.estimate_index(4 * 10**6, 512).factory == "IVF8192,SQfp16"
             with pytest.raises(InvalidArgument, match="item_count"):
                 client.estimate_index(0, 512)
         assert run(["collections", "index", "shop", "--server", target]) == 0
