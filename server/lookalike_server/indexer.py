@@ -74,7 +74,8 @@ class Indexer:
     def notice(self, view: View) -> None:
         """Wakes it when the view may hold enough rows for another index; called after each write."""
         indexed = view.indexes[-1].last if view.indexes else 0
-        if view.count >= building.EXACT_BELOW and view.sequence - indexed >= LEAST_ROWS:
+        worth_it = view.indexes or view.count >= building.EXACT_BELOW
+        if worth_it and view.sequence - indexed >= LEAST_ROWS:
             self.wake()
 
     def _keep(self) -> None:
@@ -108,11 +109,10 @@ class Indexer:
         plan = planned(view, factory, settings.target_recall)
         if not plan.parts and plan.kept == view.indexes:
             return False
-        self.building, least = True, settings.target_recall - building.TOLERANCE
+        self.building = True
         kept, made = plan.kept, [self._made(plan, factory, settings)] if plan.parts else []
-        if settings.kind == "auto" and any(
-            one.recall < settings.target_recall - building.TOLERANCE for one in made
-        ):
+        least = settings.target_recall - building.TOLERANCE
+        if settings.kind == "auto" and any(one.recall < least for one in made):
             _log.warning(
                 "%s finds %.3f of the nearest in %s, less than was asked for: searches stay exact",
                 *(factory, made[0].recall, self._folder.parent.name),

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lookalike_server.view
@@ -18,7 +19,7 @@ from lookalike.v1 import search_pb2 as pb
 from lookalike_extractor.recipe import Space
 from lookalike_server import building, indexer
 from lookalike_server.answers import Ask
-from lookalike_server.approximate import Approximate
+from lookalike_server.approximate import Approximate, bare
 from lookalike_server.building import IndexSettings
 from lookalike_server.catalog import Catalog
 from lookalike_server.collection import Collection
@@ -142,6 +143,43 @@ def test_recall_stays_when_half_of_the_items_are_replaced_and_the_index_is_made_
     waited(shop, lambda: len(shop._view.beside) <= 4 and not shop.index_status().building)
     assert recall(shop) >= 0.97
     assert shop.verify().problems == ()
+
+
+def test_an_index_takes_in_the_rows_behind_it_without_being_built_anew(
+    shop: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bases: list[Approximate | None] = []
+
+    def build(parts: Sequence[Part], *rest: Any) -> Approximate:
+        bases.append(rest[-1])
+        return building.build(parts, *rest)
+
+    monkeypatch.setattr(indexer, "build", build)
+    (first,) = shop._view.indexes
+    fill(shop, 1000, seed=5, prefix="more-")
+    waited(shop, lambda: shop.index_status().indexed == COUNT + 1000 and not shop.index_status().building)
+    assert first in bases
+    assert shop._view.indexes[0].first == 1
+    assert first.index.ntotal < shop._view.indexes[0].index.ntotal
+    assert recall(shop) >= 0.97
+    assert shop.ask(vectors_of(1000, seed=5)[7][None], Ask(1)).hits[0][0].id == "more-7"
+
+
+def test_what_lies_between_and_behind_indexes_is_scanned() -> None:
+    keys = np.array([2, 3, 5, 8, 9, 12, 20], np.int64)
+    part = Part(keys, np.eye(7, dtype=np.float32), 7, np.ones(7, np.bool_))
+
+    def over(*covered: int) -> Any:
+        return SimpleNamespace(first=covered[0], last=covered[-1])
+
+    def left(*indexes: Any) -> list[list[int]]:
+        return [one.keys[: one.count].tolist() for one in bare([part], indexes)]
+
+    assert left() == [keys.tolist()]
+    assert left(over(1, 30)) == []
+    assert left(over(2, 9)) == [[12, 20]]
+    assert left(over(8, 9), over(3)) == [[2], [5], [12, 20]]
+    assert left(over(30, 40), over(12, 20)) == [[2, 3, 5, 8, 9]]
 
 
 def test_an_index_comes_back_from_its_file_and_a_damaged_one_is_made_anew(
