@@ -64,6 +64,11 @@ class Segment:
     crc: int
 
 
+# How errors begin that have another code, or none, and yet mean that the file is not what was written: its
+# values, or the statements that made its tables and indexes.
+_DAMAGED = ("malformed JSON", "Could not decode", "no such ", "unknown function", "JSON path error")
+
+
 @contextmanager
 def faults(path: Path) -> Iterator[None]:
     """Turns errors of SQLite into those that a caller can be told; what is our fault stays as it is."""
@@ -71,7 +76,7 @@ def faults(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", None)
-        if str(error).startswith(("malformed JSON", "Could not decode")):  # only what was valid is written
+        if str(error).startswith(_DAMAGED):
             code = sqlite3.SQLITE_CORRUPT
         fault = None if code is None else _FAULTS.get(code) or _FAULTS.get(code & 0xFF)
         if fault is None:

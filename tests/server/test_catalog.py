@@ -102,7 +102,14 @@ def foreign(path: Path) -> None:
     connection.close()
 
 
-@pytest.mark.parametrize("spoil", [spoil_header, flip_a_bit_of_a_vector, cut, foreign, Path.unlink])
+def flip_a_bit_of_the_schema(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b"dimension INTEGER", b"dimensioo INTEGER"))
+
+
+SPOILS = [spoil_header, flip_a_bit_of_a_vector, flip_a_bit_of_the_schema, cut, foreign, Path.unlink]
+
+
+@pytest.mark.parametrize("spoil", SPOILS)
 def test_a_damaged_collection_is_named_and_does_not_keep_others_out(
     tmp_path: Path, spoil: Callable[[Path], None]
 ) -> None:
