@@ -38,8 +38,8 @@ class CalibrationCalls:
     ) -> Calibration:
         """Learns which score means which precision, from pairs of a query and an item with the truth of each.
 
-        The thresholds are kept with the collection, in place of those it had. `lookalike calibrate` makes
-        such pairs from copies of the collection's own pictures.
+        The thresholds are kept with the collection, in place of those it had; as it grows, searches take
+        higher ones. `lookalike calibrate` makes such pairs from copies of the collection's own pictures.
 
         Args:
             scores: of each pair, as a search gives them.
