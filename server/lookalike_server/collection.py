@@ -59,7 +59,7 @@ class Collection:
         store = self._current.store
         self.name, self.space, self.created = store.name, store.space, store.created
         self._gate = Gate()
-        self._searcher = Searcher(self.state)
+        self._searcher = Searcher(self.state, lambda: self._view)
         self._writer = Writer(f"write-{self.name}", self._commit, self._current.settle)
         self._keeper = Keeper(self._current.segments, lambda: self._view, self._publish_rewrite)
         self._indexer = Indexer(
@@ -169,7 +169,8 @@ class Collection:
             self.check_dimension(query, "descriptor")
         units = [unit(query) for query in descriptors]
         queries = np.array(units, np.float32).reshape(-1, self.space.dimension)
-        return self._searcher.search(queries, ask, exclude or [""] * len(queries))
+        with self._gate.inside():
+            return self._searcher.search(queries, ask, exclude or [""] * len(queries))
 
     def reached(self, sequence: int) -> Future[None]:
         """Returns a future that is done once searches see that write."""

@@ -12,6 +12,7 @@ import logging
 import os
 import zlib
 from dataclasses import asdict
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,8 @@ def file_name(index: Approximate) -> str:
 def write_index(folder: Path, index: Approximate) -> dict[str, Any]:
     """Puts an index on disk, where it is not there yet, and returns its entry in the list."""
     path = folder / file_name(index)
-    data = [index.runs.members.astype("<i8").tobytes(), index.runs.starts.astype("<i8").tobytes()]
-    data.append(faiss.serialize_index(index.index).tobytes())
+    data = [index.runs.members.astype("<i8", copy=False), index.runs.starts.astype("<i8", copy=False)]
+    data.append(faiss.serialize_index(index.index))
     entry = {
         "file": path.name,
         "factory": index.factory,
@@ -43,13 +44,13 @@ def write_index(folder: Path, index: Approximate) -> dict[str, Any]:
         "count": len(index.keys),
         "runs": len(index.runs.starts),
         "effort": asdict(index.effort),
-        "crc": zlib.crc32(b"".join(data)),
+        "crc": reduce(lambda crc, piece: zlib.crc32(piece.data, crc), data, 0),
     }
     folder.mkdir(exist_ok=True)
     draft = folder / "draft"
     with draft.open("wb") as file:
         for piece in data:
-            file.write(piece)
+            file.write(piece.data)
         file.flush()
         os.fsync(file.fileno())
     draft.rename(path)

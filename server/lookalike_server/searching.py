@@ -2,7 +2,7 @@
 
     filter   keys of the items that fit, from the store      remembered until the next write
     scan     keys and scores, from the view
-    rows     ids and attributes of what was found, from the store
+    rows     ids and attributes of what was found, from the store; those read lately are remembered
     choose   min_score, groups, pages; when too few are left the scan goes deeper
 
 Store and view are read apart, so that a long scan holds no transaction. Where a hit was replaced meanwhile,
@@ -26,6 +26,7 @@ from lookalike_server.filters import EVERYTHING, both, parse_filter
 from lookalike_server.parts import Keys, Vectors
 from lookalike_server.proposing import propose, worthwhile
 from lookalike_server.reader import Reader
+from lookalike_server.remembered import Remembered
 from lookalike_server.rows import Descriptor, Row
 from lookalike_server.scan import Found
 from lookalike_server.view import View
@@ -45,15 +46,16 @@ class _Replaced(Exception):
 class Searcher:
     """Searches one collection. Any thread may call it; calls block."""
 
-    def __init__(self, states: States) -> None:
+    def __init__(self, states: States, view: Callable[[], View]) -> None:
         self._states = states
+        self._view = view
+        self._remembered = Remembered()
         self._fitting: tuple[int, dict[Filter, Keys]] = (0, {})
 
     def search(self, queries: Vectors, ask: Ask, exclude: Sequence[str]) -> SearchResult:
         """Answers the queries float32 [q, d], of length 1; `exclude` holds an id, or "", for each."""
         begin = time.perf_counter()
-        with self._states() as (reader, view):
-            wanted = self.wanted(reader, parse_filter(ask.where))
+        view, wanted = self._seen(parse_filter(ask.where))
         filtered = time.perf_counter() - begin
         try:
             run = _Run(self, view, None, queries, ask, wanted)
@@ -67,6 +69,13 @@ class Searcher:
                     raise reader.damaged("its items, which are others than those searched") from None
         account = replace(run.account(), filter_seconds=filtered)
         return SearchResult(view.sequence, [c.hits for c in chosen], [c.more for c in chosen], account)
+
+    def _seen(self, condition: Filter) -> tuple[View, Keys | None]:
+        """Returns the state to search and the keys that fit in it; None for all."""
+        if condition == EVERYTHING:
+            return self._view(), None
+        with self._states() as (reader, view):
+            return view, self.wanted(reader, condition)
 
     def wanted(self, reader: Reader, condition: Filter) -> Keys | None:
         """Returns the keys that fit, ascending; None for all. A filter that comes again is not read again."""
@@ -84,11 +93,21 @@ class Searcher:
         return keys
 
     def rows(self, keys: NDArray[np.int64], reader: Reader | None) -> dict[int, Row]:
-        """Returns the rows of those keys, in the state of `reader` or of this moment. Raises _Replaced."""
+        """Returns the rows of those keys, read in the state of `reader` or of now. Raises _Replaced."""
+        wanted = keys.tolist()
+        rows = self._remembered.get(wanted)
+        if len(rows) < len(wanted):
+            read = self._read([key for key in wanted if key not in rows], reader)
+            for row in read.values():
+                self._remembered.put(row)
+            rows |= read
+        return rows
+
+    def _read(self, keys: list[int], reader: Reader | None) -> dict[int, Row]:
         if reader is None:
             with self._states() as (now, _):
-                return self.rows(keys, now)
-        rows = reader.by_key(keys.tolist())
+                return self._read(keys, now)
+        rows = reader.by_key(keys)
         if len(rows) != len(keys):
             raise _Replaced
         return rows

@@ -249,7 +249,7 @@ def test_an_estimate_is_near_what_is_built(shop: Collection) -> None:
 def test_an_index_worse_than_asked_for_is_not_used_unless_it_was_chosen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(building, "_recall", lambda *_: 0.5)
+    monkeypatch.setattr(building, "_shares", lambda *_: np.full(4, 0.5))
     with Catalog(tmp_path) as catalog:
         collection = catalog.create("shop", SPACE)
         fill(collection)
