@@ -21,7 +21,7 @@ from typing import Any
 
 import grpc
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from lookalike.v1 import embedding_pb2, embedding_pb2_grpc
 from photos import encode, photo

@@ -3,6 +3,7 @@
     python benchmarks/soak.py --minutes 120
     python benchmarks/soak.py --minutes 2 --model tiny
     python benchmarks/soak.py --minutes 0 --cancels 100000 --model tiny
+    python benchmarks/soak.py --minutes 1 --idle 2000 --model tiny
 
 The load: four interactive callers, a stream, callers who leave at any moment, callers with deadlines of
 milliseconds, and one image in fifty that is none. Each row is one part of the time: resident memory, what
@@ -18,13 +19,15 @@ import argparse
 import json
 import os
 import random
+import resource
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +42,7 @@ sys.path.insert(0, str(SERVING))
 from shared import jpegs  # noqa: E402  # found by the line before
 
 PARTS = 10
+HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5)  # preface and empty settings
 LEFT = (grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED)
 
 
@@ -153,6 +157,17 @@ def cancel_many(target: str, count: int) -> None:
             call.cancel()
 
 
+@contextmanager
+def crowd(path: str, size: int) -> Iterator[None]:
+    """Connections that say hello, and then nothing."""
+    with ExitStack() as stack:
+        for _ in range(size):
+            idle = stack.enter_context(socket.socket(socket.AF_UNIX))
+            idle.connect(path)
+            idle.sendall(HELLO)
+        yield
+
+
 def settled(server: Server) -> dict[str, Any]:
     """The gauges once they have stopped falling."""
     limit = time.monotonic() + 20
@@ -194,8 +209,11 @@ def main() -> None:
     )
     parser.add_argument("--minutes", type=float, default=120.0)
     parser.add_argument("--cancels", type=int, default=0, help="calls to begin and leave first")
+    parser.add_argument("--idle", type=int, default=0, help="connections that stay and do nothing")
     parser.add_argument("--model", default="efficientnet_lite0", help="or tiny, or resnet50")
     options = parser.parse_args()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # for the server too
     with tempfile.TemporaryDirectory() as folder, served(options.model, f"unix:{folder}/s") as server:
         target = f"unix:{folder}/s"
         if options.cancels:
@@ -203,7 +221,8 @@ def main() -> None:
             cancel_many(target, options.cancels)
             print(f"{options.cancels} calls left within {time.monotonic() - started:.0f} s", flush=True)
         if options.minutes:
-            soak(server, target, options.minutes * 60)
+            with crowd(f"{folder}/s", options.idle):
+                soak(server, target, options.minutes * 60)
         gauges = settled(server)
         print(f"on the road at the end: {gauges}")
         if gauges["images"] or gauges["bytes"] or gauges["waiting"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-import sys
+import os
 
 import litserve
 from shared import MAX_BATCH, Work
@@ -11,7 +11,7 @@ from shared import MAX_BATCH, Work
 
 class Embed(litserve.LitAPI):
     def setup(self, device: str) -> None:
-        self.work = Work(sys.argv[1])
+        self.work = Work(os.environ["MODEL"])
 
     def decode_request(self, request: dict) -> object:
         return self.work.decode(base64.b64decode(request["image"]))
@@ -32,5 +32,5 @@ class Embed(litserve.LitAPI):
 if __name__ == "__main__":
     api = Embed(max_batch_size=MAX_BATCH, batch_timeout=0.005)
     litserve.LitServer(api, accelerator="cpu", timeout=60).run(
-        port=int(sys.argv[2]), host="127.0.0.1", log_level="error", generate_client_file=False
+        port=int(os.environ["PORT"]), host="127.0.0.1", log_level="error", generate_client_file=False
     )

@@ -8,9 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+# In an interpreter where only a peer is installed, the rest is found where the product's own finds it.
+sys.path += os.environ.get("SHARED_PATH", "").split(os.pathsep)
+
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
 MAX_BATCH = 32
 
@@ -52,13 +55,16 @@ def _models(name: str) -> tuple[Any, list[Any]]:
 
         return Recipe("tiny", "tiny", (Tap("conv"),), None, None, None, 0.9), [TinyModel()]
     import torch
-    from lookalike_extractor.backbones import create_architecture, default_preprocessing
+    from lookalike_extractor.backbones import default_preprocessing, load_backbone
     from lookalike_extractor.backbones.base import Backbone
     from lookalike_extractor.descriptor import DescriptorModel
+    from torchvision.models import get_model
 
-    # Weights do not change what a model costs, so that nothing needs to be fetched.
-    torch.manual_seed(1)
-    backbone = Backbone(name, create_architecture(name).eval(), default_preprocessing(name), "of no weights")
+    if name == "efficientnet_lite0":
+        backbone = load_backbone(name)
+    else:  # weights do not change what a model costs, so that none need to be fetched
+        torch.manual_seed(1)
+        backbone = Backbone(name, get_model(name).eval(), default_preprocessing(name), "of no weights")
     recipe = Recipe(name, name, (Tap(_LAST[name], "avg"),), None, None, None, 0.9)
     return recipe, [DescriptorModel(backbone, [recipe])]
 
