@@ -36,7 +36,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pair = tuple(DuplicateMember(f"item {number}/{i}", 1.0 - 0.05 * i, not i, {}) for i in range(2))
         groups.append(DuplicateGroup(pair[0].id, pair))
     path = folder / "report.html"
-    write_html(Report(groups, {m.id: Path(m.id) for m in members}, photos_seen=2 * GROUPS + 1), path)
+    paths = {m.id: Path(m.id) for m in members}
+    write_html(Report(groups, paths, photos_seen=2 * GROUPS + 1, same_pixels={"item 1/1"}), path)
     return path
 
 
@@ -99,9 +100,18 @@ def test_finding_shows_the_groups_that_fit(page: Page) -> None:
     assert text(page, ".group h2") == f"Group {GROUPS:,}"
 
 
-def test_only_identical_files_can_be_shown_and_the_way_back_is_offered(page: Page) -> None:
-    page.run("(document.getElementById('show').value = 'identical', document.getElementById('show')"
-             ".dispatchEvent(new Event('change')))")  # fmt: skip
+def show(page: Page, kind: str) -> None:
+    page.run(
+        f"(document.getElementById('show').value = '{kind}',"
+        " document.getElementById('show').dispatchEvent(new Event('change')))"
+    )
+
+
+def test_groups_can_be_shown_by_kind_and_the_way_back_is_offered(page: Page) -> None:
+    assert text(page, ".group:nth-child(2) .note") == "1 with the same pixels"
+    show(page, "near")
+    assert text(page, "#count") == f"{GROUPS - 1:,} of {GROUPS:,} groups"
+    show(page, "identical")
     assert page.run("document.getElementById('none').hidden") is False
     page.run("document.getElementById('reset').click()")
     assert text(page, "#count") == f"{GROUPS:,} groups"

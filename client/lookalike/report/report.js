@@ -22,6 +22,7 @@
   const pixels = (photo) => (photo.width && photo.height ? `${photo.width} × ${photo.height}` : "");
   const day = (photo) => (photo.modified ? photo.modified.slice(0, 10) : "");
   const moment = (photo) => (photo.modified ? photo.modified.slice(0, 16).replace("T", " ") + " UTC" : "");
+  const isNear = (photo) => !photo.identical && !photo.same_pixels;
   const count = (n, one, many = one + "s") => `${whole.format(n)} ${n === 1 ? one : many}`;
   function similarity(photo) { // never rounded up to 1: that is for equals
     const shown = Math.floor(photo.similarity * 1000 + 1e-6) / 1000;
@@ -134,10 +135,12 @@
   function describe(g) {
     const group = groups[g], others = group.slice(1);
     const identical = others.filter((photo) => photo.identical).length;
-    const near = others.filter((photo) => !photo.identical);
+    const same = others.filter((photo) => !photo.identical && photo.same_pixels).length;
+    const near = others.filter(isNear);
     const bytes = group.reduce((sum, photo, place) => sum + (action(g, place) === "move" ? photo.bytes ?? 0 : 0), 0);
     const parts = [];
     if (identical) parts.push(count(identical, "identical copy", "identical copies"));
+    if (same) parts.push(`${whole.format(same)} with the same pixels`);
     if (near.length) {
       const low = similarity(near[near.length - 1]), high = similarity(near[0]);
       parts.push(`${count(near.length, "near copy", "near copies")}, similarity ${low === high ? low : `${low}–${high}`}`);
@@ -222,7 +225,7 @@
   };
   const kinds = {
     all: () => true,
-    near: (g) => groups[g].some((photo, place) => place && !photo.identical),
+    near: (g) => groups[g].some((photo, place) => place && isNear(photo)),
     identical: (g) => groups[g].every((photo, place) => !place || photo.identical),
     changed: isChanged,
   };
