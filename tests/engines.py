@@ -15,15 +15,16 @@ from serving import SlowDevice, TinyModel, recipes_of
 
 
 @asynccontextmanager
-async def running(device: Device | None = None, **options: Any) -> AsyncIterator[Engine]:
-    device = device or Device([TinyModel()])
-    engine = Engine(recipes_of(device), device, **options)
+async def running(*devices: Device, **options: Any) -> AsyncIterator[Engine]:
+    devices = devices or (Device([TinyModel()]),)
+    engine = Engine(recipes_of(devices[0]), *devices, **options)
     await engine.start()
     try:
         yield engine
     finally:
-        if isinstance(device, SlowDevice):
-            device.open()
+        for device in devices:
+            if isinstance(device, SlowDevice):
+                device.open()
         await engine.close()
 
 

@@ -6,10 +6,11 @@ import asyncio
 import socket
 import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import grpc
@@ -34,12 +35,23 @@ class Operated:
 
 @contextmanager
 def operated(
-    monkeypatch: pytest.MonkeyPatch, folder: Path, device: Device | None = None, **settings: Any
+    monkeypatch: pytest.MonkeyPatch,
+    folder: Path,
+    *devices: Device,
+    read: Callable[[], Settings] | None = None,
+    options: Mapping[str, Any] = MappingProxyType({}),
+    **settings: Any,
 ) -> Iterator[Operated]:
-    """A server with all its services on a port of its own, drained at the end."""
-    device = device or Device([TinyModel()])
-    monkeypatch.setattr(app, "served_recipes", lambda _: recipes_of(device))
-    monkeypatch.setattr(app, "make_engine", lambda _, recipes: Engine(recipes, device))
+    """A server with all its services on a port of its own, drained at the end.
+
+    Args:
+        devices: one for each replica.
+        read: reads the settings again.
+        options: of the engine.
+    """
+    devices = devices or (Device([TinyModel()]),)
+    monkeypatch.setattr(app, "served_recipes", lambda _: recipes_of(devices[0]))
+    monkeypatch.setattr(app, "make_engine", lambda _, recipes: Engine(recipes, *devices, **options))
     given = Settings(**({"address": "127.0.0.1:0", "data": folder / "data"} | settings))
     started, ended, running = threading.Event(), threading.Event(), []
 
@@ -51,7 +63,7 @@ def operated(
             started.set()
 
         try:
-            await app.run(given, stop, ready)
+            await app.run(given, stop, ready, app.Again(read or (lambda: given), asyncio.Event()))
         finally:
             ended.set()
             started.set()

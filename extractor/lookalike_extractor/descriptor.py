@@ -114,14 +114,19 @@ def load_descriptor_models(recipes: Sequence[Recipe]) -> list[DescriptorModel]:
     Raises:
         BackboneUnknown, WeightsUnavailable, CheckpointMismatch, NodeUnknown, RecipeInvalid, ArtifactInvalid.
     """
+    return [
+        DescriptorModel(load_backbone(group[0].backbone, group[0].weights), group)
+        for group in group_recipes(recipes)
+    ]
+
+
+def group_recipes(recipes: Sequence[Recipe]) -> list[list[Recipe]]:
+    """Those that share one model, together, in the order of their first. Raises BackboneUnknown."""
     groups: dict[tuple[str, str | None, Preprocessing], list[Recipe]] = {}
     for recipe in recipes:
         preprocessing = preprocessing_of(recipe, default_preprocessing(recipe.backbone))
         groups.setdefault((recipe.backbone, recipe.weights, preprocessing), []).append(recipe)
-    return [
-        DescriptorModel(load_backbone(backbone, weights), group)
-        for (backbone, weights, _), group in groups.items()
-    ]
+    return list(groups.values())
 
 
 def preprocessing_of(recipe: Recipe, own: Preprocessing) -> Preprocessing:
@@ -151,4 +156,4 @@ def _checked(backbone: Backbone, recipes: Sequence[Recipe]) -> tuple[Recipe, ...
     return tuple(recipes)
 
 
-__all__ = ["DescriptorModel", "load_descriptor_models", "preprocessing_of"]
+__all__ = ["DescriptorModel", "group_recipes", "load_descriptor_models", "preprocessing_of"]

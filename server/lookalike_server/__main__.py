@@ -18,7 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 @click.option("--config", type=click.Path(), help="TOML file with settings.")
 @click.option("--address", help="HOST:PORT or unix:PATH to listen on.")
 @click.option("--data", type=click.Path(), help="Folder of the collections.")
-@click.option("--device", help="auto, cpu, cuda or cuda:N.")
+@click.option("--device", help="auto, cpu, cuda, or GPUs as cuda:0,cuda:1.")
 @click.option("--served-recipes", help="Recipes to compute, with commas between; the first is the default.")
 @click.pass_context
 def main(context: click.Context, /, config: str | None, **flags: Any) -> None:
@@ -38,7 +38,7 @@ def main(context: click.Context, /, config: str | None, **flags: Any) -> None:
     except ConfigInvalid as error:
         print(error, file=sys.stderr)
         sys.exit(2)
-    sys.exit(serve(settings))
+    sys.exit(serve(settings, lambda: load_settings(flags, config)))
 
 
 @main.command()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import shutil
-import signal
 import sys
 import tempfile
 import threading
@@ -18,6 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from typing import Self
 
@@ -25,17 +25,28 @@ import grpc
 from lookalike_extractor.errors import LookalikeError
 
 from lookalike_server import logs
-from lookalike_server.assembly import SERVICES, Health, add_services, listen, make_engine, served_recipes
+from lookalike_server.assembly import (
+    SERVICES,
+    Health,
+    add_services,
+    listen,
+    make_engine,
+    served_recipes,
+    share_of_threads,
+)
 from lookalike_server.catalog import Catalog
 from lookalike_server.config import Settings
-from lookalike_server.device import device_name, set_threads, threads, tune_allocator
+from lookalike_server.device import set_threads, tune_allocator
 from lookalike_server.engine import Engine
 from lookalike_server.errors import ConfigInvalid, InternalError
 from lookalike_server.interceptors import CallInterceptor
 from lookalike_server.operations import Operations
+from lookalike_server.reloading import Reloading, sources
 from lookalike_server.services.duplicates import DuplicateServicer
+from lookalike_server.signals import Again, Stop, heed_signals, tell_manager
+from lookalike_server.supervised import forever
 
-__all__ = ["SERVICES", "EmbeddedServer", "Stop", "run", "serve"]
+__all__ = ["SERVICES", "Again", "EmbeddedServer", "Stop", "run", "serve"]
 
 # What a server that only its own program can reach leaves out, whatever the environment says.
 _PRIVATE = dict.fromkeys(
@@ -46,27 +57,20 @@ _PRIVATE = dict.fromkeys(
 _PARTING_SECONDS = 0.5
 
 
-class Stop:
-    """Called once, the server drains; called again, it stops at once. Of one event loop."""
-
-    def __init__(self) -> None:
-        self.asked = asyncio.Event()
-        self.hurried = asyncio.Event()
-
-    def __call__(self) -> None:
-        (self.hurried if self.asked.is_set() else self.asked).set()
-
-
-async def run(settings: Settings, stop: Stop, ready: Callable[[str, Engine], None]) -> None:
+async def run(
+    settings: Settings, stop: Stop, ready: Callable[[str, Engine], None], again: Again | None = None
+) -> None:
     """Runs a server until it is told to stop.
 
     Args:
         ready: called with the address and the engine once calls are answered.
+        again: None reads nothing but files again, and only when the admin socket asks.
 
     Raises ConfigInvalid, ListenFailed, DataDirectoryBusy and what the models raise, before it is ready;
     InternalError when the device is lost.
     """
     recipes = served_recipes(settings)
+    made_of, again = sources(recipes), again or Again(lambda: settings, asyncio.Event())
     operations = Operations(settings)
     calls = operations.calls
     async with AsyncExitStack() as stack:
@@ -82,17 +86,20 @@ async def run(settings: Settings, stop: Stop, ready: Callable[[str, Engine], Non
         catalog = Catalog(settings.data)
         stack.callback(catalog.close)
         engine = make_engine(settings, recipes)
-        await operations.serve_metrics(engine, catalog, stack)
+        reloading = Reloading(settings, again.read, engine, made_of)
+        await operations.serve_metrics(engine, catalog, reloading, stack)
         await engine.start()
         stack.push_async_callback(engine.close)
         rooms = _Rooms(server, calls, engine, Health(server), add_services(server, settings, engine, catalog))
         await rooms.health.set(serving=False)
-        await operations.serve_admin(address, engine, catalog, rooms.health, stop, stack)
+        await operations.serve_admin(address, engine, catalog, rooms.health, reloading, stop, stack)
         await server.start()
         stack.push_async_callback(rooms.drain, stop, settings.drain_seconds)
         await engine.try_out()
         rooms.health.follow(engine)
         await rooms.health.set(serving=True)
+        reloads = asyncio.create_task(forever(partial(reloading.follow, again.asked, operations.reload)))
+        stack.callback(reloads.cancel)
         ready(address, engine)
         await _first(stop.asked, engine.broken)
     if engine.broken.is_set():
@@ -131,27 +138,30 @@ class _Rooms:
         await asyncio.gather(stopping, idle, hurried, return_exceptions=True)
 
 
-def serve(settings: Settings) -> int:
-    """Serves until SIGTERM or SIGINT, then drains; a second signal stops at once.
+def serve(settings: Settings, read: Callable[[], Settings] | None = None) -> int:
+    """Serves until SIGTERM or SIGINT, then drains; a second signal stops at once. SIGHUP reloads.
 
     Blocks the main thread. Returns the exit status: 0, or 1 for a failure and 2 for a wrong setting, after a
     line on standard error that says why.
+
+    Args:
+        read: reads the settings again, for SIGHUP and the admin socket; raises ConfigInvalid. None: these
+            settings, with the files behind them.
     """
     logs.configure(settings.log_format, settings.log_level)
     try:
-        set_threads(settings.torch_threads or threads(device_name(settings.device)).torch)
+        set_threads(settings.torch_threads or share_of_threads(settings).torch)
         tune_allocator()
-        asyncio.run(_serve(settings))
+        asyncio.run(_serve(settings, read or (lambda: settings)))
     except LookalikeError as error:
         print(f"lookalike: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigInvalid) else 1
     return 0
 
 
-async def _serve(settings: Settings) -> None:
-    stop = Stop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop)
+async def _serve(settings: Settings, read: Callable[[], Settings]) -> None:
+    stop, again = Stop(), Again(read, asyncio.Event())
+    heed_signals(stop, again)
 
     def ready(address: str, engine: Engine) -> None:
         print(
@@ -159,8 +169,9 @@ async def _serve(settings: Settings) -> None:
             f"({engine.device}), data in {settings.data}",
             flush=True,
         )
+        tell_manager("READY=1")
 
-    await run(settings, stop, ready)
+    await run(settings, stop, ready, again)
 
 
 class EmbeddedServer:

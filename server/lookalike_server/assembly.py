@@ -17,19 +17,18 @@ from lookalike.v1 import embedding_pb2_grpc as embedding_grpc
 from lookalike.v1 import items_pb2_grpc as items_grpc
 from lookalike.v1 import models_pb2_grpc as models_grpc
 from lookalike.v1 import search_pb2_grpc as search_grpc
-from lookalike_extractor.descriptor import load_descriptor_models
 from lookalike_extractor.errors import did_you_mean
 from lookalike_extractor.images import ImageLimits
 from lookalike_extractor.recipe import RECIPES, Recipe, Tap, face_recipe
 
 from lookalike_server.catalog import Catalog
 from lookalike_server.config import RecipeTable, Settings
-from lookalike_server.device import Device, device_name, threads
+from lookalike_server.device import Threads, device_names, threads
+from lookalike_server.devices import load_devices
 from lookalike_server.engine import Engine
 from lookalike_server.errors import ConfigInvalid, ListenFailed
 from lookalike_server.interceptors import CallInterceptor
 from lookalike_server.readiness import Health as EngineHealth
-from lookalike_server.runtimes import choose
 from lookalike_server.services.calibration import CalibrationServicer
 from lookalike_server.services.collections import CollectionServicer
 from lookalike_server.services.duplicates import DuplicateServicer
@@ -90,21 +89,24 @@ def _recipe(name: str, table: RecipeTable) -> Recipe:
 
 def make_engine(settings: Settings, recipes: Mapping[str, Recipe]) -> Engine:
     """Loads the models. Raises what they raise, and ConfigInvalid when the device is not there."""
-    name = device_name(settings.device)
-    chosen = choose(load_descriptor_models(list(recipes.values())), settings.runtime, name)
     return Engine(
         recipes,
-        Device([trial.model for trial in chosen], name, [trial.runtime for trial in chosen]),
+        *load_devices(settings, list(recipes.values())),
         limits=ImageLimits(settings.max_image_bytes, settings.max_image_pixels),
         most_images=settings.queue_images,
         most_bytes=settings.queue_bytes,
         max_batch=settings.max_batch,
-        decode_threads=settings.decode_threads or threads(name).decode,
+        decode_threads=settings.decode_threads or share_of_threads(settings).decode,
         cache_bytes=settings.cache_bytes,
         max_call_seconds=settings.max_call_seconds,
         canary_seconds=settings.canary_seconds,
         stall_seconds=settings.stall_seconds,
     )
+
+
+def share_of_threads(settings: Settings) -> Threads:
+    """Raises ConfigInvalid when a device is not there."""
+    return threads(device_names(settings.device)[0], settings.replicas)
 
 
 def listen(
@@ -173,6 +175,8 @@ class Health:
         self._servicer = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
         self._serving, self._ready = False, dict.fromkeys(("", *SERVICES), True)
+        self._recipes: set[str] = set()
+        self._gone: set[str] = set()
         self._publishing: asyncio.Task[None] | None = None
 
     def also(self, server: grpc.aio.Server) -> None:
@@ -191,12 +195,19 @@ class Health:
 
     def _changed(self, now: EngineHealth) -> None:
         self._ready |= {"": now.ready, f"{PACKAGE}.EmbeddingService": now.ready}
+        self._gone |= self._recipes - set(now.models)
+        self._recipes = set(now.models)
+        self._gone -= self._recipes
+        for name in self._gone:
+            self._ready.pop(name, None)
         self._ready |= {name: model.ready for name, model in now.models.items()}
         self._publishing = asyncio.create_task(self._publish())
 
     async def _publish(self) -> None:
         statuses = health_pb2.HealthCheckResponse
-        for service, ready in self._ready.items():
+        for recipe in tuple(self._gone):
+            await self._servicer.set(recipe, statuses.SERVICE_UNKNOWN)
+        for service, ready in tuple(self._ready.items()):
             serving = self._serving and ready
             await self._servicer.set(service, statuses.SERVING if serving else statuses.NOT_SERVING)
 

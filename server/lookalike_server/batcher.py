@@ -3,7 +3,8 @@
 There is no timer. A stage that is free takes what waits; while it is busy the line grows, and the next batch
 with it. An idle device so answers one image at once, and a busy one runs full batches.
 
-Interactive jobs go before bulk, models take turns, and within each so do the clients.
+Interactive jobs go before bulk, models take turns, and within each so do the clients. Replicas that are free
+at the same time share what waits.
 """
 
 from __future__ import annotations
@@ -11,31 +12,51 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Iterable
-from typing import Protocol
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Protocol
 
 from lookalike_server.jobs import Batch, Job
 from lookalike_server.turns import Turns
+
+if TYPE_CHECKING:
+    from lookalike_server.served import Model
 
 # Interactive jobs go first; of so many turns one begins with bulk, so that bulk goes on under any load.
 _BULK_TURN = 8
 # A near deadline makes batches smaller, but not so small that everybody else misses his.
 _LEAST_PART = 4
+# Replicas share no batch of less: on a CPU one image costs what two do.
+_LEAST_SHARE = 2
 
 _Lane = Turns[Job]
+_Lanes = dict["Model", _Lane]
 
 
 class Sizes(Protocol):
     """What is known of the cost of batches."""
 
-    def efficient(self, model: int, *, bulk: bool) -> int:
+    def efficient(self, model: Model, *, bulk: bool) -> int:
         """The size over which a batch only takes longer."""
 
-    def soonest(self, model: int) -> float:
+    def soonest(self, model: Model) -> float:
         """The seconds that one image takes."""
 
-    def within(self, model: int, seconds: float) -> int:
+    def within(self, model: Model, seconds: float) -> int:
         """The size that can be computed in so many seconds."""
+
+
+class Taker:
+    """A replica before the line, as the line sees it.
+
+    Args:
+        number: jobs that are meant for this one alone go to it alone.
+        rests: whether it leaves all other jobs to others just now.
+    """
+
+    def __init__(self, number: int = 0, rests: Callable[[], bool] = lambda: False) -> None:
+        self.number, self.rests = number, rests
+        self.own: deque[Job] = deque()
 
 
 class Line:
@@ -43,8 +64,10 @@ class Line:
 
     def __init__(self) -> None:
         # By model, the one that was served longest ago first; empty lanes are not kept.
-        self._interactive: dict[int, _Lane] = {}
-        self._bulk: dict[int, _Lane] = {}
+        self._interactive: _Lanes = {}
+        self._bulk: _Lanes = {}
+        self._takers: dict[int, Taker] = {}
+        self._free: list[Taker] = []
         self._turns = 0
         self._closed = False
         self._changed = threading.Condition()
@@ -52,28 +75,51 @@ class Line:
     def __len__(self) -> int:
         return self.waiting(bulk=False) + self.waiting(bulk=True)
 
-    def waiting(self, *, bulk: bool, model: int | None = None) -> int:
+    def waiting(self, *, bulk: bool) -> int:
+        return sum(self.by_model(bulk=bulk).values())
+
+    def by_model(self, *, bulk: bool) -> dict[Model, int]:
+        """How many jobs of each model wait."""
         lanes = self._bulk if bulk else self._interactive
-        if model is not None:
-            return len(lanes.get(model, ()))
-        return sum(len(lane) for lane in tuple(lanes.values()))
+        return {model: len(lane) for model, lane in tuple(lanes.items())}
+
+    def enrol(self, takers: Iterable[Taker]) -> None:
+        """Names those whom jobs may be meant for. Call it before they begin."""
+        self._takers = {taker.number: taker for taker in takers}
 
     def put(self, jobs: Iterable[Job]) -> None:
         with self._changed:
             for job in jobs:
+                taker = self._takers.get(job.replica) if job.replica is not None else None
+                if taker is not None:
+                    taker.own.append(job)
+                    self._changed.notify_all()
+                    continue
                 lanes = self._bulk if job.call.bulk else self._interactive
                 lanes.setdefault(job.model, Turns()).put(job.call.client, job)
-                self._changed.notify()
+                self._changed.notify(max(1, len(self._takers)))  # the first of them may be one that rests
 
-    def take_batch(self, most: int, sizes: Sizes | None = None) -> Batch | None:
+    def look_again(self) -> None:
+        """To be called when somebody begins to rest, or ends it."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def take_batch(self, most: int, sizes: Sizes | None = None, taker: Taker | None = None) -> Batch | None:
         """Waits for jobs and returns at most `most`, all of one model; None once it is closed and empty.
 
         Args:
             sizes: bounds it further, by what is efficient and what the nearest deadline allows.
+            taker: who takes; those who are free at the same time share what waits.
         """
+        taker = taker or Taker()
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._any())
-            return self._batch(most, sizes) if self._any() else None
+            self._free.append(taker)
+            self._changed.wait_for(lambda: self._closed or taker.own or self._any_for(taker))
+            free = sum(not other.rests() for other in self._free)
+            self._free.remove(taker)
+            if taker.own:
+                return _alone(taker.own.popleft())
+            return self._batch(most, sizes, free) if self._any_for(taker) else None
 
     def take_share(self, most: int, takers: int) -> list[Job] | None:
         """Waits for jobs and returns one taker's share of them, at most `most`; None once closed and empty.
@@ -91,11 +137,18 @@ class Line:
             return taken
 
     def clear(self) -> list[Job]:
-        """Takes all that waits."""
+        """Takes all that waits, but for what is meant for one alone."""
         with self._changed:
             lanes = [*self._interactive.values(), *self._bulk.values()]
             self._interactive, self._bulk = {}, {}
             return [lane.take() for lane in lanes for _ in range(len(lane))]
+
+    def clear_own(self, taker: Taker) -> list[Job]:
+        """Takes all that is meant for one alone."""
+        with self._changed:
+            jobs = list(taker.own)
+            taker.own.clear()
+            return jobs
 
     def close(self) -> None:
         """Lets every taker return once what waits has been taken."""
@@ -106,45 +159,60 @@ class Line:
     def _any(self) -> bool:
         return bool(self._interactive or self._bulk)
 
-    def _kinds(self) -> tuple[dict[int, _Lane], dict[int, _Lane]]:
+    def _any_for(self, taker: Taker) -> bool:
+        return self._any() and not taker.rests()
+
+    def _kinds(self) -> tuple[_Lanes, _Lanes]:
         self._turns += 1
         if self._turns % _BULK_TURN == 0:
             return self._bulk, self._interactive
         return self._interactive, self._bulk
 
-    def _batch(self, most: int, sizes: Sizes | None) -> Batch:
+    def _batch(self, most: int, sizes: Sizes | None, free: int) -> Batch:
         kinds = self._kinds()
         model, _ = _next(next(lanes for lanes in kinds if lanes))
+        share = _share(sum(len(lanes.get(model, ())) for lanes in kinds), free)
         batch, nearest, in_time = Batch([], "drained"), math.inf, most
         now = time.monotonic()
         soonest = now + sizes.soonest(model) if sizes else now
         for lanes in kinds:
             efficient = min(most, sizes.efficient(model, bulk=lanes is self._bulk)) if sizes else most
             lane = lanes.get(model) or Turns()
-            while lane and len(batch.jobs) < min(efficient, in_time):
+            while lane and len(batch.jobs) < min(efficient, in_time, share):
                 job = lane.take()
                 (batch.jobs if job.wanted(soonest) else batch.dropped).append(job)
                 if sizes and job.call.deadline < nearest:
                     nearest = job.call.deadline
                     in_time = max(sizes.within(model, nearest - now), most // _LEAST_PART, 1)
             if lane:
-                batch.released = _why(len(batch.jobs), most, in_time)
+                batch.released = _why(len(batch.jobs), most, in_time, share)
             _served(lanes, model)
         return batch
 
 
-def _why(taken: int, most: int, in_time: int) -> str:
+def _alone(job: Job) -> Batch:
+    """A job that is meant for one taker travels alone."""
+    return Batch([job], "drained") if job.wanted(time.monotonic()) else Batch([], "drained", [job])
+
+
+def _share(waiting: int, free: int) -> int:
+    return max(_LEAST_SHARE, -(-waiting // free)) if free > 1 else waiting
+
+
+def _why(taken: int, most: int, in_time: int, share: int) -> str:
     """Why no more were taken, though more were there."""
     if taken >= most:
         return "full"
-    return "deadline" if taken >= in_time else "efficient"
+    if taken >= in_time:
+        return "deadline"
+    return "shared" if taken >= share else "efficient"
 
 
-def _next(lanes: dict[int, _Lane]) -> tuple[int, _Lane]:
+def _next(lanes: _Lanes) -> tuple[Model, _Lane]:
     return next(iter(lanes.items()))
 
 
-def _served(lanes: dict[int, _Lane], model: int) -> None:
+def _served(lanes: _Lanes, model: Model) -> None:
     """Puts the model's lane behind the others, or away when it is empty."""
     lane = lanes.pop(model, None)
     if lane:

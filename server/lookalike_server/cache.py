@@ -58,7 +58,7 @@ class ResultCache:
         if not self._most_bytes or job.call.probe:
             return "computed"
         shape = () if isinstance(job.source, bytes) else job.source.shape
-        key = (job.digest, shape, job.model, job.call.bulk)
+        key = (job.digest, shape, job.model.number, job.call.bulk)
         with self._lock:
             known = self._known.get(key[:3])
             if known is not None:

@@ -64,8 +64,10 @@ class Settings(_Table):
     """Where to listen: HOST:PORT (port 0 takes a free one) or unix:PATH."""
     data: Path = Field(default_factory=lambda: platformdirs.user_data_path("lookalike"))
     """Folder of the collections; made when it is not there."""
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
-    """"auto" takes the first GPU, or the CPU when there is none."""
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?(, *cuda(:\d+)?)*)$")
+    """"auto" takes the first GPU, or the CPU when there is none; several GPUs have commas between."""
+    replicas: int = Field(1, ge=1, le=64)
+    """Copies of the models on each device, each with a thread that computes batches beside the others."""
     runtime: Literal[
         "auto", "eager", "eager-bf16", "compile", "compile-bf16", "openvino", "openvino-bf16"
     ] = "auto"
@@ -104,7 +106,7 @@ class Settings(_Table):
     decode_threads: int = Field(0, ge=0, le=1024)
     """0: as many as the cores allow beside the model's threads."""
     torch_threads: int = Field(0, ge=0, le=1024)
-    """Threads of the model on the CPU. 0: the cores of the machine."""
+    """Threads of each replica on the CPU. 0: the cores of the machine, shared by the replicas."""
     drain_seconds: float = Field(30.0, ge=0)
     """How long calls in flight may take to end once the server was told to stop."""
 

@@ -7,6 +7,7 @@ compares with `each`, belongs to model and device and changes slowly; the speed 
 from __future__ import annotations
 
 import math
+import threading
 
 # What each new batch leaves of what was learned before, of the shape and of the speed.
 _SHAPE_MEMORY, _SPEED_MEMORY = 0.998, 0.8
@@ -20,7 +21,7 @@ _LEAST_SLOPE = 0.001
 
 
 class Cost:
-    """Weighted least squares of seconds over n. Written by one thread, read by any.
+    """Weighted least squares of seconds over n. Any thread may use it.
 
     Attributes:
         each, once: of the line, in seconds; 0 while nothing is known.
@@ -31,6 +32,7 @@ class Cost:
         self._slope = self._start = 0.0
         self._speed = 1.0
         self._seen = 0
+        self._learning = threading.Lock()
         self._weight = self._n = self._nn = self._t = self._nt = 0.0
 
     @property
@@ -39,14 +41,15 @@ class Cost:
 
     def learn(self, n: int, seconds: float, weight: float = 1.0) -> None:
         """Takes note of a batch of n that took so long, and tells as much as so many others."""
-        if self.known:
-            seconds = min(seconds, _MOST_TIMES * self.seconds(n) + 0.01)
-            now = seconds / (self._slope * n + self._start)
-            self._speed = _SPEED_MEMORY * self._speed + (1 - _SPEED_MEMORY) * now
-        self._seen += 1
-        self._remember(n, seconds / self._speed, weight)
-        self._solve()
-        self.each, self.once = self._slope * self._speed, self._start * self._speed
+        with self._learning:
+            if self.known:
+                seconds = min(seconds, _MOST_TIMES * self.seconds(n) + 0.01)
+                now = seconds / (self._slope * n + self._start)
+                self._speed = _SPEED_MEMORY * self._speed + (1 - _SPEED_MEMORY) * now
+            self._seen += 1
+            self._remember(n, seconds / self._speed, weight)
+            self._solve()
+            self.each, self.once = self._slope * self._speed, self._start * self._speed
 
     def seconds(self, n: int) -> float:
         """Of a batch of n; 0 while nothing is known."""

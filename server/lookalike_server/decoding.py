@@ -10,11 +10,11 @@ import hashlib
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 from lookalike_extractor.errors import LookalikeError
-from lookalike_extractor.images import ImageLimits, Preprocessing, decode, fit
+from lookalike_extractor.images import ImageLimits, decode, fit
 
 from lookalike_server.batcher import Line
 from lookalike_server.cache import ResultCache
@@ -77,7 +77,6 @@ class Decoding:
     """The decoders, and the line before them.
 
     Args:
-        preprocessing: of each model.
         ready: takes images that have pixels.
         ended: takes images that need none: known, dropped, failed.
         failed: is told of a decoder that was thrown out of its work.
@@ -88,7 +87,6 @@ class Decoding:
 
     def __init__(
         self,
-        preprocessing: Sequence[Preprocessing],
         cache: ResultCache,
         limits: ImageLimits,
         threads: int,
@@ -99,7 +97,7 @@ class Decoding:
     ) -> None:
         self.line = Line()
         self.seconds = 0.0
-        self._preprocessing, self._cache, self._limits = preprocessing, cache, limits
+        self._cache, self._limits = cache, limits
         self._ready, self._ended, self._failed = ready, ended, failed
         self._decoders = [self._decoder(i) for i in range(threads)]
         self._left: list[Decoder] = []
@@ -192,7 +190,7 @@ class Decoding:
         origin = self._cache.meet(job)
         if origin != "computed":
             return origin == "cached"
-        preprocessing = self._preprocessing[job.model]
+        preprocessing = job.model.preprocessing
         if job.call.probe:  # canaries have no face
             preprocessing = preprocessing.unaligned()
         if file is None:

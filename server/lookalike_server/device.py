@@ -1,6 +1,6 @@
 """The device: pixels in, descriptors out. It knows neither messages nor callers.
 
-Everything here except `set_threads` and `tune_allocator` runs in the engine's one device thread.
+A Device is used by one thread at a time: the one of its replica.
 """
 
 from __future__ import annotations
@@ -62,11 +62,15 @@ def cores() -> int:
 
 
 class Threads(NamedTuple):
+    """Attributes:
+    torch: of each replica's model.
+    """
+
     torch: int
     decode: int
 
 
-def threads(device: str) -> Threads:
+def threads(device: str, replicas: int = 1) -> Threads:
     """How the cores are shared: a model on the CPU takes nearly all of the time, one on a GPU next to none.
 
     Two cores or fewer are not divided: decoding is a tenth of the work and takes its turn. A model on the CPU
@@ -76,7 +80,8 @@ def threads(device: str) -> Threads:
     if device != "cpu":
         return Threads(torch=1, decode=count)
     decode = max(1, count // 4)
-    return Threads(torch=max(2, count if count <= 2 else count - decode), decode=decode)
+    model = count if count <= 2 else count - decode
+    return Threads(torch=max(2, model // replicas), decode=decode)
 
 
 def set_threads(count: int) -> None:
@@ -99,6 +104,14 @@ def device_name(wish: str) -> str:
     if index >= available:
         raise ConfigInvalid(f"device: {wish!r} is not there; torch sees {available} CUDA devices. Use 'cpu'.")
     return f"cuda:{index}"
+
+
+def device_names(wish: str) -> list[str]:
+    """The devices of a wish as "cuda:0,cuda:1". Raises ConfigInvalid when one is missing or named twice."""
+    names = [device_name(part.strip()) for part in wish.split(",")]
+    if len(set(names)) < len(names):
+        raise ConfigInvalid(f"device: {wish!r} names one device twice; `replicas` puts more models on each.")
+    return names
 
 
 class Device:

@@ -64,7 +64,8 @@ class Door:
 
     def _full(self, jobs: Sequence[Job]) -> QueueFull:
         """Who comes back when so many images as he sends have been computed finds room for them."""
-        patience = _bounded(sum(self._stages.costs[job.model].each or _UNKNOWN_SECONDS for job in jobs))
+        seconds = sum(job.model.cost.each or _UNKNOWN_SECONDS for job in jobs)
+        patience = _bounded(seconds / len(self._stages.working()))
         return QueueFull(
             f"The queue is full ({self._room.images} images wait). Try again in {patience:.2f} s.",
             retry_after_ms=f"{patience * 1000:.0f}",
@@ -75,17 +76,10 @@ class Door:
 
         Decoding and computing overlap: the slower of the two counts. What is not known yet takes no time.
         """
-        own, stages = Counter(job.model for job in jobs), self._stages
-        before = {
-            model: stages.arrived.waiting(bulk=False, model=model)
-            + stages.decoded.waiting(bulk=False, model=model)
-            for model in range(len(stages.costs))
-        }
-        device = sum(
-            stages.seconds_in_batches(model, before[model] + own[model]) for model in range(len(stages.costs))
-        )
+        stages = self._stages
         decoding = stages.arrived.waiting(bulk=False) + len(jobs)
-        return max(device + stages.seconds_left(), stages.decoding.seconds * decoding / len(stages.decoding))
+        device = stages.seconds_for(Counter(job.model for job in jobs))
+        return max(device, stages.decoding.seconds * decoding / len(stages.decoding))
 
 
 def read_header(job: Job, limits: ImageLimits) -> None:

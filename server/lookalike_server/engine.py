@@ -4,7 +4,7 @@
                       sniff: format and size from the header alone      -> a fault of that image
     decode threads    digest; known, or on the road already?            -> no need to compute it
                       decode, resize, each image alone                  -> a fault of that image
-    device thread     takes what waits, as one batch                    -> a fault of that batch
+    device threads    each takes what waits, as one batch               -> a fault of that batch
     event loop        one call back for each batch; a call whose images are all done is answered
 
 A job is finished exactly once, whatever becomes of it. A job for which nobody waits any more is dropped
@@ -13,10 +13,12 @@ before it is decoded, and again before it is computed.
     engine (here)     names and outcomes
     door              who is let in
     road              where jobs end; a device that hangs
+    served            the models and their recipes; a reload puts others in their place (reloading)
     stages            the threads, with the lines between them (batcher) and what batches cost (costs)
+    replicas          those that compute, one for each device
     decoding          those that decode; one that hangs is replaced
     cache             results that are known; identical images that share one
-    readiness         canaries
+    readiness         whether it all works, seen by images; where there are none by canaries
     statistics        what is told to observers
 """
 
@@ -28,20 +30,20 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from lookalike_extractor.errors import LookalikeError, did_you_mean
+from lookalike_extractor.errors import LookalikeError
 from lookalike_extractor.images import ImageLimits
 
 from lookalike_server.admission import Room
 from lookalike_server.cache import ResultCache
 from lookalike_server.caller import CALLER, note, share
+from lookalike_server.canaries import Canaries
 from lookalike_server.door import Door
-from lookalike_server.errors import DeadlineUnreachable, DeviceStalled, RecipeUnknown
+from lookalike_server.errors import DeadlineUnreachable, DeviceStalled
 from lookalike_server.jobs import Call, Job, Outcome, Source, joined
-from lookalike_server.readiness import Health, Readiness, canary
+from lookalike_server.readiness import Health, Readiness
 from lookalike_server.road import Road
-from lookalike_server.stages import Runner
+from lookalike_server.served import Runner, Served, models_on
 from lookalike_server.statistics import Statistics, Tally
-from lookalike_server.supervised import forever
 
 if TYPE_CHECKING:
     from lookalike_extractor.images import Preprocessing
@@ -55,7 +57,7 @@ class Engine:
 
     Args:
         recipes: by name; the first is the default.
-        device: runs the models of those recipes.
+        devices: one for each replica; each runs the models of those recipes.
         limits: of one image.
         most_images, most_bytes: on the road at once.
         max_batch: most images of one pass through a model.
@@ -67,7 +69,11 @@ class Engine:
             its decoder is.
 
     Attributes:
+        device: names of its devices.
+        replicas: what computes, one for each device.
         draining: set it to refuse new calls; streams then end with Draining.
+        served: what it serves now; `serve` changes it.
+        canaries: for models that are not served yet.
         broken: set once the device answers nothing any more; only a new process helps.
         room: what is on the road now.
         tally: counts what happens; `tally.observers` are told.
@@ -77,8 +83,7 @@ class Engine:
     def __init__(
         self,
         recipes: Mapping[str, Recipe],
-        device: Runner,
-        *,
+        *devices: Runner,
         limits: ImageLimits | None = None,
         most_images: int = 1024,
         most_bytes: int = 256 << 20,
@@ -89,57 +94,65 @@ class Engine:
         canary_seconds: float = 0.0,
         stall_seconds: float = 60.0,
     ) -> None:
-        groups = [list(model.spaces) for model in device.models]
-        spaces = {name: space for model in device.models for name, space in model.spaces.items()}
-        self.recipes = recipes
-        self.spaces: Mapping[str, Space] = {name: spaces[name] for name in recipes}
-        self.device = device.name
+        self.served = Served(recipes, models_on(devices))
+        self.device = ",".join(dict.fromkeys(device.name for device in devices))
         self.room = Room(most_images, most_bytes)
-        self.tally = Tally([",".join(names) for names in groups])
-        self.readiness = Readiness(groups, device.runtimes, canary_seconds)
-        self._models = device.models
-        self._model_of = {name: model for model, names in enumerate(groups) for name in names}
+        self.tally = Tally()
         self._max_call_seconds, self._canary_seconds = max_call_seconds, canary_seconds
         self._cache = ResultCache(cache_bytes)
         self._road = Road(
-            device,
+            devices,
             self.room,
             self._cache,
             self.tally,
-            self.readiness,
             limits=limits or ImageLimits(),
             max_batch=max_batch,
             decode_threads=decode_threads,
             stall_seconds=stall_seconds,
         )
+        self.replicas = self._road.stages.replicas
+        self.readiness = Readiness(self.served.models, self.replicas, canary_seconds)
         self._door = Door(self.room, self._road.stages, self.readiness)
-        self._canaries: asyncio.Task[None] | None = None
+        self.canaries = Canaries(self.readiness, self.replicas, self._travel)
         self.broken, self.draining = self._road.broken, self._door.draining
 
     async def start(self) -> None:
         """Starts the stages and returns once the device is warm. Raises what its models raise."""
         try:
-            await self._road.start()
+            await self._road.start(self.readiness)
         except BaseException:
             await self.close()
             raise
 
     async def try_out(self) -> None:
-        """Sends an image all the way through each model, and again whenever no other has gone there lately.
+        """Sends an image through each model on each replica, and again wherever no other has gone lately.
 
         Raises the fault of the first one that fails.
         """
-        for model in range(len(self._models)):
-            if (fault := await self._probe(model)) is not None:
-                raise fault
+        await self.canaries.check(self.served.models)
         if self._canary_seconds:
-            self._canaries = asyncio.create_task(forever(lambda: self.readiness.send_canaries(self._probe)))
+            self.canaries.start()
+
+    def serve(self, served: Served) -> None:
+        """Serves others from now on, whole at once. Images on the road end in the models they came for."""
+        self.served, self.readiness.models = served, served.models
+        self.readiness.suspect()
+        self.readiness.tell()
 
     async def close(self) -> None:
         """Ends the stages once they have done what is on the road."""
-        if self._canaries is not None:
-            self._canaries.cancel()
+        self.canaries.stop()
         await self._road.close()
+
+    @property
+    def recipes(self) -> Mapping[str, Recipe]:
+        """By name; the first is the default."""
+        return self.served.recipes
+
+    @property
+    def spaces(self) -> Mapping[str, Space]:
+        """By recipe."""
+        return self.served.spaces
 
     @property
     def decoded(self) -> int:
@@ -164,16 +177,11 @@ class Engine:
 
     def recipe_name(self, name: str) -> str:
         """Returns the name, or the default's for "". Raises RecipeUnknown."""
-        if not name:
-            return next(iter(self.recipes))
-        if name not in self.recipes:
-            near = did_you_mean(name, self.recipes)
-            raise RecipeUnknown(f"There is no recipe {name!r} on this server.{near}", recipe=name)
-        return name
+        return self.served.recipe_name(name)
 
     def preprocessing(self, recipe: str) -> Preprocessing:
         """How images are decoded for a recipe of this engine."""
-        return self._models[self._model_of[recipe]].preprocessing
+        return self.served.model_of[recipe].preprocessing
 
     async def embed(
         self, images: Sequence[Source], recipes: Sequence[str], *, wait: bool = False
@@ -194,8 +202,8 @@ class Engine:
         if not images:
             return []
         call = self._call(bulk=wait)
-        models = sorted({self._model_of[name] for name in names})
-        rows = [[self._job(call, image, model) for model in models] for image in images]
+        models = list(dict.fromkeys(self.served.model_of[name] for name in names))
+        rows = [[Job.of(call, image, model) for model in models] for image in images]
         jobs = [job for row in rows for job in row]
         async with share(len(images), wait=wait):
             await self._travel(call, jobs)
@@ -212,11 +220,6 @@ class Engine:
             client=caller.name,
             deadline=min(caller.deadline, latest),
         )
-
-    def _job(self, call: Call, source: Source, model: int) -> Job:
-        sent = len(source) if isinstance(source, bytes) else source.nbytes
-        size = self._models[model].preprocessing
-        return Job(call, source, model, sent + size.height * size.width * 3)
 
     async def _travel(self, call: Call, jobs: Sequence[Job]) -> None:
         try:
@@ -236,13 +239,3 @@ class Engine:
         for job in jobs:
             if isinstance(job.outcome.error, DeviceStalled):
                 raise job.outcome.error
-
-    async def _probe(self, model: int) -> LookalikeError | None:
-        """Sends a canary through a model; returns its fault."""
-        call = Call(asyncio.get_running_loop().create_future(), 0, bulk=False, client="canary", probe=True)
-        job = self._job(call, canary(), model)
-        try:
-            await self._travel(call, [job])
-        except DeviceStalled as error:
-            return error
-        return job.outcome.error

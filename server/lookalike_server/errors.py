@@ -31,6 +31,7 @@ Errors are raised in any room, named here or there, and turned into wire in one 
     ├── TokenLimit                 the token's share is used up; try again in a moment
     ├── DataDirectoryBusy          another process has it open
     ├── ConfigInvalid
+    ├── ReloadFailed               other recipes were not taken; those before go on
     ├── ListenFailed               the address cannot be bound
     └── InternalError              our fault
 """
@@ -192,6 +193,11 @@ class DataDirectoryBusy(LookalikeError):
 class ConfigInvalid(LookalikeError):
     status = "INVALID_ARGUMENT"
     reason = "CONFIG_INVALID"
+
+
+class ReloadFailed(LookalikeError):
+    status = "FAILED_PRECONDITION"
+    reason = "RELOAD_FAILED"
 
 
 class ListenFailed(LookalikeError):

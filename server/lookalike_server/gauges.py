@@ -13,6 +13,7 @@ from lookalike_server.metrics import counter, gauge
 if TYPE_CHECKING:
     from lookalike_server.catalog import Catalog
     from lookalike_server.engine import Engine
+    from lookalike_server.reloading import Reloading
     from lookalike_server.statistics import Statistics
 
 
@@ -28,7 +29,18 @@ def of_engine(engine: Engine) -> Iterator[Metric]:
     yield gauge(
         "lookalike_recipe_ready", "1 while images go the whole way through a recipe.", ["recipe"], ready
     )
+    replicas = {name: float(replica.ready) for name, replica in health.replicas.items()}
+    yield gauge(
+        "lookalike_replica_ready", "1 while images go through all models of a replica.", ["replica"], replicas
+    )
     yield from _of_cache(now)
+
+
+def of_reloads(reloading: Reloading) -> Iterator[Metric]:
+    ended = {outcome: float(reloading.counts[outcome]) for outcome in ("done", "failed")}
+    yield counter("lookalike_reloads", "Reloads of recipes, by how they ended.", ["outcome"], ended)
+    failed = {(): float(bool(reloading.fault))}
+    yield gauge("lookalike_reload_failed", "1 while the last reload of recipes had failed.", rows=failed)
 
 
 def _of_cache(now: Statistics) -> Iterator[Metric]:

@@ -6,17 +6,20 @@ import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from lookalike_extractor.errors import LookalikeError
 from lookalike_extractor.images import Header
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from lookalike_server.served import Model
+
 Source = bytes | NDArray[np.uint8]
 
 Key = tuple[bytes, tuple[int, ...], int, bool]
-"""Of images that share one result: digest, shape of pixels (of files none), model, lane."""
+"""Of images that share one result: digest, shape of pixels (of files none), number of the model, lane."""
 
 
 @dataclass(slots=True, eq=False)
@@ -67,7 +70,7 @@ class Job:
 
     call: Call
     source: Source
-    model: int
+    model: Model
     size: int
     """Bytes it holds, as it was sent and decoded."""
     outcome: Outcome = field(default_factory=Outcome)
@@ -82,9 +85,18 @@ class Job:
     """Identical images that wait for its result."""
     alone: bool = False
     """It was let down by the one it followed: it goes its own way now."""
+    replica: int | None = None
+    """Which one must compute it; None: any may."""
     ready_at: float = 0.0
     """When it was decoded, by the monotonic clock."""
     finished: bool = False
+
+    @classmethod
+    def of(cls, call: Call, source: Source, model: Model) -> Job:
+        """A new job, with its size."""
+        sent = len(source) if isinstance(source, bytes) else source.nbytes
+        size = model.preprocessing
+        return cls(call, source, model, sent + size.height * size.width * 3)
 
     def wanted(self, now: float) -> bool:
         """Whether anybody still waits for its result."""
@@ -98,9 +110,11 @@ class Batch:
     jobs: list[Job]
     released: str
     """Why no more were taken: "drained" (all that waited are in it), "full", "efficient" (a larger one would
-    only take longer) or "deadline"."""
+    only take longer), "deadline" or "shared" (the rest is for other replicas, which are free too)."""
     dropped: list[Job] = field(default_factory=list)
     """Found on the way with nobody waiting for them."""
+    replica: int = 0
+    """Which one computes it."""
     started: float = 0.0
     seconds: float = 0.0
     descriptors: dict[str, NDArray[np.float32]] = field(default_factory=dict)
@@ -110,7 +124,7 @@ class Batch:
     error: LookalikeError | None = None
 
     @property
-    def model(self) -> int:
+    def model(self) -> Model:
         return self.jobs[0].model
 
 

@@ -28,6 +28,7 @@ from lookalike_server.traces import Tracer
 if TYPE_CHECKING:
     from lookalike_server.catalog import Catalog
     from lookalike_server.engine import Engine
+    from lookalike_server.reloading import Reloading
 
 
 class Operations:
@@ -72,12 +73,15 @@ class Operations:
             if watched:
                 watched.reload()
 
-    async def serve_metrics(self, engine: Engine, catalog: Catalog, stack: AsyncExitStack) -> None:
+    async def serve_metrics(
+        self, engine: Engine, catalog: Catalog, reloading: Reloading, stack: AsyncExitStack
+    ) -> None:
         """Serves the metrics until the stack ends, where they are asked for. Raises ListenFailed."""
         if self._metrics is None or self._settings.metrics_address is None:
             return
         engine.tally.observers.append(self._metrics)
         self._metrics.watch(lambda: gauges.of_engine(engine))
+        self._metrics.watch(lambda: gauges.of_reloads(reloading))
         self._metrics.watch(lambda: gauges.of_collections(catalog))
         self._metrics.watch(lambda: gauges.of_certificate(self.certificate_expires()))
         close = self._metrics.serve(self._settings.metrics_address)
@@ -89,6 +93,7 @@ class Operations:
         engine: Engine,
         catalog: Catalog,
         health: Health,
+        reloading: Reloading,
         stop: Callable[[], None],
         stack: AsyncExitStack,
     ) -> None:
@@ -104,7 +109,7 @@ class Operations:
             return
         admin, _ = listen(socket, CallInterceptor(), self._settings.max_message_bytes)
         stack.push_async_callback(admin.stop, None)
-        servicer = AdminServicer(address, engine, catalog, self.calls, self, stop)
+        servicer = AdminServicer(address, engine, catalog, self.calls, self, reloading, stop)
         admin_pb2_grpc.add_AdminServiceServicer_to_server(servicer, admin)
         health.also(admin)
         await admin.start()

@@ -15,7 +15,9 @@ from lookalike_server.door import read_header
 from lookalike_server.errors import DeadlineUnreachable, DecodeStalled, DeviceStalled, InternalError
 from lookalike_server.jobs import Batch, Call, Job
 from lookalike_server.readiness import Readiness
-from lookalike_server.stages import Runner, Stages
+from lookalike_server.replicas import Replica
+from lookalike_server.served import Runner
+from lookalike_server.stages import Stages
 from lookalike_server.statistics import Tally
 from lookalike_server.supervised import forever
 from lookalike_server.wire import internal
@@ -25,7 +27,6 @@ from lookalike_server.wire import internal
 _LOOK_SECONDS = 0.25
 _TIMES_EXPECTED = 20
 _TIMES_LOST = 5
-_HANGING_JOIN_SECONDS = 1.0
 # Threads that hang for good cost little each; so many of them are for a new process to mend.
 _MOST_LEFT_BEHIND = 64
 
@@ -40,11 +41,10 @@ class Road:
 
     def __init__(
         self,
-        device: Runner,
+        devices: Sequence[Runner],
         room: Room,
         cache: ResultCache,
         tally: Tally,
-        readiness: Readiness,
         *,
         limits: ImageLimits,
         max_batch: int,
@@ -53,32 +53,38 @@ class Road:
     ) -> None:
         self.broken = asyncio.Event()
         self.stages = Stages(
-            device, cache, self, self._post, limits=limits, max_batch=max_batch, decode_threads=decode_threads
+            devices,
+            cache,
+            self,
+            self._post,
+            limits=limits,
+            max_batch=max_batch,
+            decode_threads=decode_threads,
         )
         self._limits = limits
-        self._room, self._cache, self._tally, self._readiness = room, cache, tally, readiness
+        self._room, self._cache, self._tally = room, cache, tally
         self._stall_seconds = stall_seconds
         self._watch: asyncio.Task[None] | None = None
 
-    async def start(self) -> None:
-        """Returns once the device is warm. Raises what its models raise."""
-        self._loop = asyncio.get_running_loop()
-        warm: asyncio.Future[None] = self._loop.create_future()
+    async def start(self, readiness: Readiness) -> None:
+        """Returns once the replicas are warm. Raises what their models raise.
 
-        def done(error: BaseException | None) -> None:
-            if not warm.done():
-                warm.set_exception(error) if error else warm.set_result(None)
-
-        self.stages.start(done)
-        await warm
+        Args:
+            readiness: is told what comes through, and what does not.
+        """
+        self._loop, self._readiness = asyncio.get_running_loop(), readiness
+        warm: asyncio.Queue[BaseException | None] = asyncio.Queue()
+        self.stages.start(readiness.models, warm.put_nowait)
+        for _ in self.stages.replicas:
+            if (error := await warm.get()) is not None:
+                raise error
         self._watch = self._loop.create_task(forever(self._look))
 
     async def close(self) -> None:
         """Ends the stages once they have done what is on the road."""
         if self._watch is not None:
             self._watch.cancel()
-        patience = _HANGING_JOIN_SECONDS if self._readiness.stalled else None
-        await asyncio.to_thread(self.stages.join, patience)
+        await asyncio.to_thread(self.stages.join)
 
     def send(self, call: Call, jobs: Sequence[Job]) -> None:
         """Sends the jobs of a call on their way; those with a wrong header end at once."""
@@ -135,7 +141,7 @@ class Road:
                 self._hand_out(batch, row, job)
         self._tally.batch(batch)
         if batch.finite is not None and batch.finite.any():
-            self._readiness.good(batch.model)
+            self._readiness.good(batch.model, batch.replica)
         if batch.finite is None or not batch.finite.all():
             self._readiness.suspect()
 
@@ -158,9 +164,6 @@ class Road:
             self._fail(job, fault)
         self._readiness.suspect()
 
-    def device_lost(self) -> None:
-        self.broken.set()
-
     def _drop(self, job: Job) -> None:
         job.outcome.origin = "dropped"
         self._fail(job, DeadlineUnreachable("The deadline passed before the image was computed."))
@@ -175,15 +178,9 @@ class Road:
     async def _look(self) -> None:
         await asyncio.sleep(min(_LOOK_SECONDS, self._stall_seconds / 4))
         self._replace_decoders()
-        batch = self.stages.running
-        late = 0.0 if batch is None else time.monotonic() - batch.started
-        if batch is not None and late > self._allowed(batch):
-            self._give_up(batch, late)
-            if late > _TIMES_LOST * self._allowed(batch):
-                self.device_lost()
-        elif self._readiness.stalled:
-            self._readiness.stalled = ""
-            self._readiness.suspect()
+        hanging = [self._hangs(replica) for replica in self.stages.replicas]
+        if all(hanging):
+            self.broken.set()
 
     def _replace_decoders(self) -> None:
         for name, job in self.stages.decoding.replace_hanging(self._stall_seconds).items():
@@ -192,18 +189,36 @@ class Road:
                 job, DecodeStalled(f"Decoding took more than {self._stall_seconds:g} s. Send another.")
             )
         if self.stages.decoding.left_behind() > _MOST_LEFT_BEHIND:
-            self.device_lost()
+            self.broken.set()
+
+    def _hangs(self, replica: Replica) -> bool:
+        """Looks at a replica; whether it has been silent for so long that it will not come back."""
+        batch = replica.running
+        late = 0.0 if batch is None else time.monotonic() - batch.started
+        if batch is not None and late > self._allowed(batch):
+            self._give_up(replica, batch, late)
+            return late > _TIMES_LOST * self._allowed(batch)
+        if replica.trouble.silent:
+            replica.set_silent("")
+            self._readiness.suspect()
+        return bool(replica.trouble.lost)
 
     def _allowed(self, batch: Batch) -> float:
-        expected = self.stages.costs[batch.model].seconds(len(batch.jobs))
+        expected = batch.model.cost.seconds(len(batch.jobs))
         return max(self._stall_seconds, _TIMES_EXPECTED * expected)
 
-    def _give_up(self, batch: Batch, late: float) -> None:
-        """Answers all who wait for the device. Should it come back, what it then says is not listened to."""
-        self._readiness.stalled = f"the device has been silent for {late:.0f} s"
+    def _give_up(self, replica: Replica, batch: Batch, late: float) -> None:
+        """Answers all who wait for the replica, and where it is the last one all who wait for any.
+
+        Should it come back, what it then says is not listened to.
+        """
+        replica.set_silent(f"the device has been silent for {late:.0f} s")
         self._readiness.tell()
+        waiting = [*batch.jobs, *batch.dropped, *self.stages.decoded.clear_own(replica.taker)]
+        if self._readiness.stalled:
+            waiting += self.stages.decoded.clear()
         fault = DeviceStalled(f"The device has been silent for {late:.0f} s. Try again in a while.")
-        for job in [*batch.jobs, *batch.dropped, *self.stages.decoded.clear()]:
+        for job in waiting:
             self._fail(job, fault)
 
     def _post(self, function: object, *arguments: object) -> None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 RUNTIMES = ("auto", "eager", "eager-bf16", "compile", "compile-bf16", "openvino", "openvino-bf16")
 
-_LEAST_COSINE = 0.999
+LEAST_COSINE = 0.999
 # A runtime must be that much faster than eager to be worth another one.
 _LEAST_GAIN = 1.1
 _IMAGES = 8
@@ -75,7 +75,7 @@ def _chosen(model: DescriptorModel, wish: str, device: str) -> Trial:
     if wish != "auto":
         return _wished(eager, wish, pixels)
     trials = [eager, *(trial for name in _candidates(device) if (trial := _attempt(eager, name, pixels)))]
-    right = [trial for trial in trials[1:] if trial.steady and trial.cosine >= _LEAST_COSINE]
+    right = [trial for trial in trials[1:] if trial.steady and trial.cosine >= LEAST_COSINE]
     best = min(right, key=lambda trial: trial.seconds, default=eager)
     chosen = best if best.seconds * _LEAST_GAIN < eager.seconds else eager
     tried = "; ".join(map(str, trials))
@@ -103,8 +103,8 @@ def _wished(eager: Trial, name: str, pixels: Tensor) -> Trial:
         trial = _in_runtime(eager, name, pixels)
     except LookalikeError as error:
         raise ConfigInvalid(f"runtime: {error.message}") from error
-    if trial.cosine < _LEAST_COSINE:
-        raise ConfigInvalid(f"runtime: {trial} of eager; at least {_LEAST_COSINE} is needed. Use 'eager'.")
+    if trial.cosine < LEAST_COSINE:
+        raise ConfigInvalid(f"runtime: {trial} of eager; at least {LEAST_COSINE} is needed. Use 'eager'.")
     _log.info("%s runs in %s", ", ".join(eager.model.spaces), trial)
     return trial
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -41,7 +41,8 @@ class BatchDone:
     """One pass of the device.
 
     Attributes:
-        released: why no more images were taken: "drained", "full", "efficient" or "deadline" (jobs.Batch).
+        released: why no more images were taken: "drained", "full", "efficient", "deadline" or "shared"
+            (jobs.Batch).
     """
 
     recipe_group: str
@@ -86,13 +87,8 @@ class Statistics:
 
 @dataclass
 class Tally:
-    """Counts, and tells the observers. It belongs to the engine's event loop.
+    """Counts, and tells the observers. It belongs to the engine's event loop."""
 
-    Args:
-        groups: of each model, its recipes joined by commas.
-    """
-
-    groups: Sequence[str]
     observers: list[Observer] = field(default_factory=list)
     done: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
@@ -109,15 +105,13 @@ class Tally:
             self.failed[reason] += 1
         if self.observers:
             times = outcome.decode_s, outcome.queue_s, outcome.device_s
-            done = ImageDone(
-                self.groups[job.model], outcome.origin, reason, job.call.bulk, *times, bytes=job.size
-            )
+            done = ImageDone(job.model.group, outcome.origin, reason, job.call.bulk, *times, bytes=job.size)
             self._tell(lambda observer: observer.image_done(done))
 
     def batch(self, batch: Batch) -> None:
         self.batches[batch.released] += 1
         done = BatchDone(
-            self.groups[batch.model],
+            batch.model.group,
             len(batch.jobs),
             batch.released,
             batch.seconds,

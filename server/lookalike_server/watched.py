@@ -49,10 +49,11 @@ class Watched(Generic[Value]):
             self._value = self._load()
 
     def _stamps(self) -> list[tuple[int, int, int]]:
-        return [_stamp(path) for path in self._paths]
+        return [stamp(path) for path in self._paths]
 
 
-def _stamp(path: Path) -> tuple[int, int, int]:
+def stamp(path: Path) -> tuple[int, int, int]:
+    """Changes whenever the file does; zeros where there is none."""
     try:
         status = os.stat(path)
     except OSError:

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from engines import eventually, one, running
 from lookalike_server.cache import ResultCache
+from lookalike_server.device import Device
 from lookalike_server.jobs import Call, Job
+from lookalike_server.served import Model
 from photos import encode, photo
-from serving import SlowDevice, SpoiledDevice
+from serving import SlowDevice, SpoiledDevice, TinyModel
 
 MIB = 1 << 20
 
@@ -162,9 +164,13 @@ def test_without_a_cache_every_image_is_computed(jpeg: bytes) -> None:
     asyncio.run(main())
 
 
+MODEL = Model([Device([TinyModel()])], 0)
+
+
 def known(cache: ResultCache, name: str) -> str:
     """Whether the result of an image is known; if not it is computed and kept."""
-    job = Job(Call(done=None, pending=1, bulk=False), b"", 0, 1, digest=name.encode())  # type: ignore[arg-type]
+    call = Call(done=None, pending=1, bulk=False)  # type: ignore[arg-type]
+    job = Job(call, b"", MODEL, 1, digest=name.encode())
     origin = cache.meet(job)
     if origin == "computed":
         job.outcome.descriptors = {"tiny": np.zeros(128, np.float32)}

@@ -373,7 +373,7 @@ def test_a_stage_that_dies_is_back_and_its_images_get_a_status(
     async def main() -> None:
         async with running() as engine:
             stages: Any = engine._road.stages
-            stages = stages.decoding if step == "_hand_on" else stages
+            stages = stages.decoding if step == "_hand_on" else stages.replicas[0]
             original, deaths = getattr(stages, step), [MemoryError()]
 
             def dying(work: Any) -> None:

@@ -63,6 +63,8 @@ def status(socket: str, as_json: bool) -> None:
         "image_bytes": now.image_bytes,
         "collections": now.collections,
         "tokens": list(now.tokens),
+        "replicas": [f"{each.name} {each.reason or 'ready'}" for each in now.replicas],
+        "reload_fault": now.reload_fault,
     }
     if now.HasField("certificate_expires"):
         facts["certificate_expires"] = now.certificate_expires.ToJsonString()
@@ -87,10 +89,18 @@ def drain(socket: str) -> None:
 @command.command("reload")
 @socket_option
 def reload(socket: str) -> None:
-    """Makes the server read its certificate and its tokens again, and tells whether it could."""
+    """Makes the server read certificate, tokens and recipes again, and tells whether it could.
+
+    Recipes that have changed are loaded while those before go on, which may take minutes. What cannot be used
+    changes nothing.
+    """
     with _admin(socket) as stub:
         stub.ReloadFiles(pb.ReloadFilesRequest(), timeout=5)
-    say("the files are in force")
+        say("the files are in force")
+        done: pb.ReloadRecipesResponse = stub.ReloadRecipes(pb.ReloadRecipesRequest(), timeout=900)
+    for what, names in (("loaded", done.loaded), ("as before", done.kept), ("served no more", done.gone)):
+        if names:
+            say(f"recipes {what}: {', '.join(names)}")
 
 
 @command.command("log-level")

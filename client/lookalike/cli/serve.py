@@ -19,7 +19,9 @@ _SETTINGS = (
         "--address", metavar="HOST:PORT", help="Where to listen; or unix:PATH.  [default: 127.0.0.1:50051]"
     ),
     click.option("--data", type=click.Path(path_type=Path), help="Folder of the collections."),
-    click.option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.  [default: auto]"),
+    click.option(
+        "--device", metavar="DEVICE", help="auto, cpu, cuda, or GPUs as cuda:0,cuda:1.  [default: auto]"
+    ),
     click.option(
         "--recipes", metavar="A,B", help="Recipes to compute; the first is the default.  [default: all]"
     ),
@@ -47,10 +49,14 @@ def command(config: Path | None, recipes: str | None, **flags: Any) -> int:
         raise ExtraMissing(
             f"the server is not installed: pip install 'lookalike[server]' ({error})"
         ) from None
+
+    def read() -> lookalike_server.config.Settings:
+        return lookalike_server.loading.load_settings({**flags, "served_recipes": recipes}, config)
+
     try:
-        settings = lookalike_server.loading.load_settings({**flags, "served_recipes": recipes}, config)
+        settings = read()
     except ConfigInvalid as error:
         return fail(str(error), 2)
     from lookalike_server.app import serve  # here, because a wrong flag needs no torch
 
-    return serve(settings)
+    return serve(settings, read)

@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18lookalike/v1/admin.proto\x12\x0clookalike.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n\x10GetStatusRequest\"\xb6\x02\n\x11GetStatusResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12(\n\x05state\x18\x03 \x01(\x0e\x32\x19.lookalike.v1.ServerState\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12)\n\x06uptime\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0f\x63\x61lls_in_flight\x18\x06 \x01(\r\x12\x0e\n\x06images\x18\x07 \x01(\r\x12\x13\n\x0bimage_bytes\x18\x08 \x01(\x04\x12\x13\n\x0b\x63ollections\x18\t \x01(\r\x12\x37\n\x13\x63\x65rtificate_expires\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06tokens\x18\x0b \x03(\t\"\x0e\n\x0c\x44rainRequest\"\x0f\n\rDrainResponse\";\n\x12SetLogLevelRequest\x12%\n\x05level\x18\x01 \x01(\x0e\x32\x16.lookalike.v1.LogLevel\"\x15\n\x13SetLogLevelResponse\"\x14\n\x12ReloadFilesRequest\"\x15\n\x13ReloadFilesResponse*|\n\x0bServerState\x12\x1c\n\x18SERVER_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14SERVER_STATE_SERVING\x10\x01\x12\x1a\n\x16SERVER_STATE_NOT_READY\x10\x02\x12\x19\n\x15SERVER_STATE_DRAINING\x10\x03*z\n\x08LogLevel\x12\x19\n\x15LOG_LEVEL_UNSPECIFIED\x10\x00\x12\x13\n\x0fLOG_LEVEL_DEBUG\x10\x01\x12\x12\n\x0eLOG_LEVEL_INFO\x10\x02\x12\x15\n\x11LOG_LEVEL_WARNING\x10\x03\x12\x13\n\x0fLOG_LEVEL_ERROR\x10\x04\x32\xcb\x02\n\x0c\x41\x64minService\x12Q\n\tGetStatus\x12\x1e.lookalike.v1.GetStatusRequest\x1a\x1f.lookalike.v1.GetStatusResponse\"\x03\x90\x02\x01\x12@\n\x05\x44rain\x12\x1a.lookalike.v1.DrainRequest\x1a\x1b.lookalike.v1.DrainResponse\x12R\n\x0bSetLogLevel\x12 .lookalike.v1.SetLogLevelRequest\x1a!.lookalike.v1.SetLogLevelResponse\x12R\n\x0bReloadFiles\x12 .lookalike.v1.ReloadFilesRequest\x1a!.lookalike.v1.ReloadFilesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18lookalike/v1/admin.proto\x12\x0clookalike.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n\x10GetStatusRequest\"\xf5\x02\n\x11GetStatusResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12(\n\x05state\x18\x03 \x01(\x0e\x32\x19.lookalike.v1.ServerState\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12)\n\x06uptime\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0f\x63\x61lls_in_flight\x18\x06 \x01(\r\x12\x0e\n\x06images\x18\x07 \x01(\r\x12\x13\n\x0bimage_bytes\x18\x08 \x01(\x04\x12\x13\n\x0b\x63ollections\x18\t \x01(\r\x12\x37\n\x13\x63\x65rtificate_expires\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06tokens\x18\x0b \x03(\t\x12\'\n\x08replicas\x18\x0c \x03(\x0b\x32\x15.lookalike.v1.Replica\x12\x14\n\x0creload_fault\x18\r \x01(\t\"6\n\x07Replica\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05ready\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x0e\n\x0c\x44rainRequest\"\x0f\n\rDrainResponse\";\n\x12SetLogLevelRequest\x12%\n\x05level\x18\x01 \x01(\x0e\x32\x16.lookalike.v1.LogLevel\"\x15\n\x13SetLogLevelResponse\"\x14\n\x12ReloadFilesRequest\"\x15\n\x13ReloadFilesResponse\"\x16\n\x14ReloadRecipesRequest\"C\n\x15ReloadRecipesResponse\x12\x0e\n\x06loaded\x18\x01 \x03(\t\x12\x0c\n\x04kept\x18\x02 \x03(\t\x12\x0c\n\x04gone\x18\x03 \x03(\t*|\n\x0bServerState\x12\x1c\n\x18SERVER_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14SERVER_STATE_SERVING\x10\x01\x12\x1a\n\x16SERVER_STATE_NOT_READY\x10\x02\x12\x19\n\x15SERVER_STATE_DRAINING\x10\x03*z\n\x08LogLevel\x12\x19\n\x15LOG_LEVEL_UNSPECIFIED\x10\x00\x12\x13\n\x0fLOG_LEVEL_DEBUG\x10\x01\x12\x12\n\x0eLOG_LEVEL_INFO\x10\x02\x12\x15\n\x11LOG_LEVEL_WARNING\x10\x03\x12\x13\n\x0fLOG_LEVEL_ERROR\x10\x04\x32\xa5\x03\n\x0c\x41\x64minService\x12Q\n\tGetStatus\x12\x1e.lookalike.v1.GetStatusRequest\x1a\x1f.lookalike.v1.GetStatusResponse\"\x03\x90\x02\x01\x12@\n\x05\x44rain\x12\x1a.lookalike.v1.DrainRequest\x1a\x1b.lookalike.v1.DrainResponse\x12R\n\x0bSetLogLevel\x12 .lookalike.v1.SetLogLevelRequest\x1a!.lookalike.v1.SetLogLevelResponse\x12R\n\x0bReloadFiles\x12 .lookalike.v1.ReloadFilesRequest\x1a!.lookalike.v1.ReloadFilesResponse\x12X\n\rReloadRecipes\x12\".lookalike.v1.ReloadRecipesRequest\x1a#.lookalike.v1.ReloadRecipesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,26 +35,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ADMINSERVICE'].methods_by_name['GetStatus']._loaded_options = None
   _globals['_ADMINSERVICE'].methods_by_name['GetStatus']._serialized_options = b'\220\002\001'
-  _globals['_SERVERSTATE']._serialized_start=602
-  _globals['_SERVERSTATE']._serialized_end=726
-  _globals['_LOGLEVEL']._serialized_start=728
-  _globals['_LOGLEVEL']._serialized_end=850
+  _globals['_SERVERSTATE']._serialized_start=814
+  _globals['_SERVERSTATE']._serialized_end=938
+  _globals['_LOGLEVEL']._serialized_start=940
+  _globals['_LOGLEVEL']._serialized_end=1062
   _globals['_GETSTATUSREQUEST']._serialized_start=107
   _globals['_GETSTATUSREQUEST']._serialized_end=125
   _globals['_GETSTATUSRESPONSE']._serialized_start=128
-  _globals['_GETSTATUSRESPONSE']._serialized_end=438
-  _globals['_DRAINREQUEST']._serialized_start=440
-  _globals['_DRAINREQUEST']._serialized_end=454
-  _globals['_DRAINRESPONSE']._serialized_start=456
-  _globals['_DRAINRESPONSE']._serialized_end=471
-  _globals['_SETLOGLEVELREQUEST']._serialized_start=473
-  _globals['_SETLOGLEVELREQUEST']._serialized_end=532
-  _globals['_SETLOGLEVELRESPONSE']._serialized_start=534
-  _globals['_SETLOGLEVELRESPONSE']._serialized_end=555
-  _globals['_RELOADFILESREQUEST']._serialized_start=557
-  _globals['_RELOADFILESREQUEST']._serialized_end=577
-  _globals['_RELOADFILESRESPONSE']._serialized_start=579
-  _globals['_RELOADFILESRESPONSE']._serialized_end=600
-  _globals['_ADMINSERVICE']._serialized_start=853
-  _globals['_ADMINSERVICE']._serialized_end=1184
+  _globals['_GETSTATUSRESPONSE']._serialized_end=501
+  _globals['_REPLICA']._serialized_start=503
+  _globals['_REPLICA']._serialized_end=557
+  _globals['_DRAINREQUEST']._serialized_start=559
+  _globals['_DRAINREQUEST']._serialized_end=573
+  _globals['_DRAINRESPONSE']._serialized_start=575
+  _globals['_DRAINRESPONSE']._serialized_end=590
+  _globals['_SETLOGLEVELREQUEST']._serialized_start=592
+  _globals['_SETLOGLEVELREQUEST']._serialized_end=651
+  _globals['_SETLOGLEVELRESPONSE']._serialized_start=653
+  _globals['_SETLOGLEVELRESPONSE']._serialized_end=674
+  _globals['_RELOADFILESREQUEST']._serialized_start=676
+  _globals['_RELOADFILESREQUEST']._serialized_end=696
+  _globals['_RELOADFILESRESPONSE']._serialized_start=698
+  _globals['_RELOADFILESRESPONSE']._serialized_end=719
+  _globals['_RELOADRECIPESREQUEST']._serialized_start=721
+  _globals['_RELOADRECIPESREQUEST']._serialized_end=743
+  _globals['_RELOADRECIPESRESPONSE']._serialized_start=745
+  _globals['_RELOADRECIPESRESPONSE']._serialized_end=812
+  _globals['_ADMINSERVICE']._serialized_start=1065
+  _globals['_ADMINSERVICE']._serialized_end=1486
 # @@protoc_insertion_point(module_scope)

@@ -110,6 +110,8 @@ class GetStatusResponse(google.protobuf.message.Message):
     COLLECTIONS_FIELD_NUMBER: builtins.int
     CERTIFICATE_EXPIRES_FIELD_NUMBER: builtins.int
     TOKENS_FIELD_NUMBER: builtins.int
+    REPLICAS_FIELD_NUMBER: builtins.int
+    RELOAD_FAULT_FIELD_NUMBER: builtins.int
     version: builtins.str
     """Version of the server, as "0.1.0"."""
     address: builtins.str
@@ -126,6 +128,8 @@ class GetStatusResponse(google.protobuf.message.Message):
     """Bytes of those images."""
     collections: builtins.int
     """Collections that are open."""
+    reload_fault: builtins.str
+    """Why the last reload of recipes failed; empty when it did not."""
     @property
     def uptime(self) -> google.protobuf.duration_pb2.Duration:
         """Since it began to listen."""
@@ -139,6 +143,10 @@ class GetStatusResponse(google.protobuf.message.Message):
         """Names of the tokens that are let in, in the order of their file; empty
         where none is asked for.
         """
+
+    @property
+    def replicas(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Replica]:
+        """What computes, one for each copy of the models."""
 
     def __init__(
         self,
@@ -154,11 +162,39 @@ class GetStatusResponse(google.protobuf.message.Message):
         collections: builtins.int = ...,
         certificate_expires: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         tokens: collections.abc.Iterable[builtins.str] | None = ...,
+        replicas: collections.abc.Iterable[global___Replica] | None = ...,
+        reload_fault: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["certificate_expires", b"certificate_expires", "uptime", b"uptime"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["address", b"address", "calls_in_flight", b"calls_in_flight", "certificate_expires", b"certificate_expires", "collections", b"collections", "image_bytes", b"image_bytes", "images", b"images", "reason", b"reason", "state", b"state", "tokens", b"tokens", "uptime", b"uptime", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["address", b"address", "calls_in_flight", b"calls_in_flight", "certificate_expires", b"certificate_expires", "collections", b"collections", "image_bytes", b"image_bytes", "images", b"images", "reason", b"reason", "reload_fault", b"reload_fault", "replicas", b"replicas", "state", b"state", "tokens", b"tokens", "uptime", b"uptime", "version", b"version"]) -> None: ...
 
 global___GetStatusResponse = GetStatusResponse
+
+@typing.final
+class Replica(google.protobuf.message.Message):
+    """Replica is a device and a copy of the models."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    READY_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Its device, as "cuda:1"; with several on one device "cuda:1/0"."""
+    ready: builtins.bool
+    """Whether images went through all its models lately."""
+    reason: builtins.str
+    """Why it is not ready; empty when it is."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        ready: builtins.bool = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "ready", b"ready", "reason", b"reason"]) -> None: ...
+
+global___Replica = Replica
 
 @typing.final
 class DrainRequest(google.protobuf.message.Message):
@@ -237,3 +273,47 @@ class ReloadFilesResponse(google.protobuf.message.Message):
     ) -> None: ...
 
 global___ReloadFilesResponse = ReloadFilesResponse
+
+@typing.final
+class ReloadRecipesRequest(google.protobuf.message.Message):
+    """ReloadRecipesRequest asks for the recipes of the settings as they are now."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___ReloadRecipesRequest = ReloadRecipesRequest
+
+@typing.final
+class ReloadRecipesResponse(google.protobuf.message.Message):
+    """ReloadRecipesResponse says that they are served."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LOADED_FIELD_NUMBER: builtins.int
+    KEPT_FIELD_NUMBER: builtins.int
+    GONE_FIELD_NUMBER: builtins.int
+    @property
+    def loaded(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Names of the recipes whose model was loaded."""
+
+    @property
+    def kept(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Names of the recipes whose model is the one from before."""
+
+    @property
+    def gone(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Names of the recipes that are served no more."""
+
+    def __init__(
+        self,
+        *,
+        loaded: collections.abc.Iterable[builtins.str] | None = ...,
+        kept: collections.abc.Iterable[builtins.str] | None = ...,
+        gone: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["gone", b"gone", "kept", b"kept", "loaded", b"loaded"]) -> None: ...
+
+global___ReloadRecipesResponse = ReloadRecipesResponse

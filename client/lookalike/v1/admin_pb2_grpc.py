@@ -57,6 +57,11 @@ class AdminServiceStub(object):
                 request_serializer=lookalike_dot_v1_dot_admin__pb2.ReloadFilesRequest.SerializeToString,
                 response_deserializer=lookalike_dot_v1_dot_admin__pb2.ReloadFilesResponse.FromString,
                 _registered_method=True)
+        self.ReloadRecipes = channel.unary_unary(
+                '/lookalike.v1.AdminService/ReloadRecipes',
+                request_serializer=lookalike_dot_v1_dot_admin__pb2.ReloadRecipesRequest.SerializeToString,
+                response_deserializer=lookalike_dot_v1_dot_admin__pb2.ReloadRecipesResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer(object):
@@ -99,6 +104,20 @@ class AdminServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReloadRecipes(self, request, context):
+        """Reads the settings again and serves their recipes. Models whose recipes
+        or files have changed are loaded and tried while those before go on; then
+        all recipes change at once, and images on the road end in the models that
+        they came for. Answered when that is done, which may take minutes.
+        Whatever goes wrong leaves all recipes as they were. INVALID_ARGUMENT with
+        reason CONFIG_INVALID when the settings are wrong, or others than recipes
+        have changed; FAILED_PRECONDITION with reason RELOAD_FAILED when a reload
+        is under way or a model failed; and what loading models ends with.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -121,6 +140,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ReloadFiles,
                     request_deserializer=lookalike_dot_v1_dot_admin__pb2.ReloadFilesRequest.FromString,
                     response_serializer=lookalike_dot_v1_dot_admin__pb2.ReloadFilesResponse.SerializeToString,
+            ),
+            'ReloadRecipes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReloadRecipes,
+                    request_deserializer=lookalike_dot_v1_dot_admin__pb2.ReloadRecipesRequest.FromString,
+                    response_serializer=lookalike_dot_v1_dot_admin__pb2.ReloadRecipesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -234,6 +258,33 @@ class AdminService(object):
             '/lookalike.v1.AdminService/ReloadFiles',
             lookalike_dot_v1_dot_admin__pb2.ReloadFilesRequest.SerializeToString,
             lookalike_dot_v1_dot_admin__pb2.ReloadFilesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReloadRecipes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lookalike.v1.AdminService/ReloadRecipes',
+            lookalike_dot_v1_dot_admin__pb2.ReloadRecipesRequest.SerializeToString,
+            lookalike_dot_v1_dot_admin__pb2.ReloadRecipesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -57,6 +57,20 @@ class AdminServiceStub:
     stays as it was.
     """
 
+    ReloadRecipes: grpc.UnaryUnaryMultiCallable[
+        lookalike.v1.admin_pb2.ReloadRecipesRequest,
+        lookalike.v1.admin_pb2.ReloadRecipesResponse,
+    ]
+    """Reads the settings again and serves their recipes. Models whose recipes
+    or files have changed are loaded and tried while those before go on; then
+    all recipes change at once, and images on the road end in the models that
+    they came for. Answered when that is done, which may take minutes.
+    Whatever goes wrong leaves all recipes as they were. INVALID_ARGUMENT with
+    reason CONFIG_INVALID when the settings are wrong, or others than recipes
+    have changed; FAILED_PRECONDITION with reason RELOAD_FAILED when a reload
+    is under way or a model failed; and what loading models ends with.
+    """
+
 class AdminServiceAsyncStub:
     """AdminService is for those who run the server. It is served on a Unix socket
     of its own (setting admin_address), which only the server's user can open,
@@ -94,6 +108,20 @@ class AdminServiceAsyncStub:
     their files have changed; this call tells whether they could be used.
     INVALID_ARGUMENT with reason CONFIG_INVALID when one could not: it then
     stays as it was.
+    """
+
+    ReloadRecipes: grpc.aio.UnaryUnaryMultiCallable[
+        lookalike.v1.admin_pb2.ReloadRecipesRequest,
+        lookalike.v1.admin_pb2.ReloadRecipesResponse,
+    ]
+    """Reads the settings again and serves their recipes. Models whose recipes
+    or files have changed are loaded and tried while those before go on; then
+    all recipes change at once, and images on the road end in the models that
+    they came for. Answered when that is done, which may take minutes.
+    Whatever goes wrong leaves all recipes as they were. INVALID_ARGUMENT with
+    reason CONFIG_INVALID when the settings are wrong, or others than recipes
+    have changed; FAILED_PRECONDITION with reason RELOAD_FAILED when a reload
+    is under way or a model failed; and what loading models ends with.
     """
 
 class AdminServiceServicer(metaclass=abc.ABCMeta):
@@ -141,6 +169,22 @@ class AdminServiceServicer(metaclass=abc.ABCMeta):
         their files have changed; this call tells whether they could be used.
         INVALID_ARGUMENT with reason CONFIG_INVALID when one could not: it then
         stays as it was.
+        """
+
+    @abc.abstractmethod
+    def ReloadRecipes(
+        self,
+        request: lookalike.v1.admin_pb2.ReloadRecipesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[lookalike.v1.admin_pb2.ReloadRecipesResponse, collections.abc.Awaitable[lookalike.v1.admin_pb2.ReloadRecipesResponse]]:
+        """Reads the settings again and serves their recipes. Models whose recipes
+        or files have changed are loaded and tried while those before go on; then
+        all recipes change at once, and images on the road end in the models that
+        they came for. Answered when that is done, which may take minutes.
+        Whatever goes wrong leaves all recipes as they were. INVALID_ARGUMENT with
+        reason CONFIG_INVALID when the settings are wrong, or others than recipes
+        have changed; FAILED_PRECONDITION with reason RELOAD_FAILED when a reload
+        is under way or a model failed; and what loading models ends with.
         """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

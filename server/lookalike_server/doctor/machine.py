@@ -48,28 +48,32 @@ def torchvision_fits(settings: Settings) -> str:
 def device(settings: Settings) -> str:
     import torch
 
-    from lookalike_server.device import device_name
+    from lookalike_server.device import device_names
 
-    name = device_name(settings.device)
+    names = device_names(settings.device)
     found = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    if name == "cpu":
+    if names == ["cpu"]:
         return f"cpu{f' (there is {found[0]} too)' if found else ''}"
-    torch.zeros(1, device=name).add(1).item()
-    return f"{name}: {found[int(name.partition(':')[2])]}"
+    for name in names:
+        torch.zeros(1, device=name).add(1).item()
+    return ", ".join(f"{name}: {found[int(name.partition(':')[2])]}" for name in names)
 
 
 def thread_counts(settings: Settings) -> str:
-    from lookalike_server.device import cores, device_name, threads
+    from lookalike_server.device import cores, device_names, threads
 
-    shared, count = threads(device_name(settings.device)), cores()
-    torch_threads = settings.torch_threads or shared.torch
+    names = device_names(settings.device)
+    shared, count = threads(names[0], settings.replicas), cores()
+    each = settings.torch_threads or shared.torch
+    torch_threads = each * settings.replicas * len(names)
     decoders = settings.decode_threads or shared.decode
     told = f"{count} cores; {torch_threads} threads of the model, {decoders} that decode"
     asked = os.environ.get("OMP_NUM_THREADS", "")
-    if asked.isdigit() and int(asked) < torch_threads:
+    if asked.isdigit() and int(asked) < each:
         raise Doubt("warn", f"{told}; OMP_NUM_THREADS={asked} is less", "Unset OMP_NUM_THREADS.")
     if torch_threads + decoders > count + 1:
-        raise Doubt("warn", told, "Set torch_threads and decode_threads to no more than the cores together.")
+        advice = "Set torch_threads, for each of the replicas, and decode_threads to no more than the cores."
+        raise Doubt("warn", told, advice)
     return told
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lookalike_server.engine import Engine
     from lookalike_server.interceptors import CallInterceptor
     from lookalike_server.operations import Operations
+    from lookalike_server.reloading import Reloading
 
 _LEVELS = {
     pb.LOG_LEVEL_DEBUG: "debug",
@@ -41,6 +42,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         catalog: Catalog,
         calls: CallInterceptor,
         operations: Operations,
+        reloading: Reloading,
         stop: Callable[[], None],
     ) -> None:
         self._address = address
@@ -48,6 +50,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         self._catalog = catalog
         self._calls = calls
         self._operations = operations
+        self._reloading = reloading
         self._stop = stop
         self._since = time.monotonic()
 
@@ -64,6 +67,11 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
             image_bytes=now.bytes,
             collections=len(self._catalog.list()),
             tokens=self._operations.token_names(),
+            replicas=[
+                pb.Replica(name=name, ready=replica.ready, reason=replica.reason)
+                for name, replica in health.replicas.items()
+            ],
+            reload_fault=self._reloading.fault,
         )
         if self._engine.draining.is_set():
             status.state = pb.SERVER_STATE_DRAINING
@@ -89,3 +97,9 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     ) -> pb.ReloadFilesResponse:
         self._operations.reload()
         return pb.ReloadFilesResponse()
+
+    async def ReloadRecipes(  # noqa: N802
+        self, request: pb.ReloadRecipesRequest, context: Any
+    ) -> pb.ReloadRecipesResponse:
+        reloaded = await self._reloading.reload()
+        return pb.ReloadRecipesResponse(loaded=reloaded.loaded, kept=reloaded.kept, gone=reloaded.gone)

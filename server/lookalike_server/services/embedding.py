@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from lookalike.v1 import embedding_pb2 as pb
 from lookalike.v1 import embedding_pb2_grpc
 from lookalike_extractor.errors import ImageError
+from lookalike_extractor.recipe import Space
 
 from lookalike_server.config import Settings
 from lookalike_server.engine import Engine, Outcome, Source
@@ -39,11 +40,13 @@ class EmbeddingServicer(embedding_pb2_grpc.EmbeddingServiceServicer):
         names = self._recipes(request, path)
         sources = self._sources(request, path)
         sent = [source for source in sources if not isinstance(source, ImageError)]
+        # Those of this moment: when the images are done the recipes may be others.
+        spaces = {name: self._engine.spaces[name] for name in names}
         computed = iter(await self._engine.embed(sent, names, wait=wait))
         outcomes = [
             Outcome(error=source) if isinstance(source, ImageError) else next(computed) for source in sources
         ]
-        return self._response(outcomes, names)
+        return _response(outcomes, spaces)
 
     def _recipes(self, request: pb.EmbedRequest, path: str) -> list[str]:
         names = [self._engine.recipe_name(name) for name in request.recipes or [""]]
@@ -59,20 +62,21 @@ class EmbeddingServicer(embedding_pb2_grpc.EmbeddingServiceServicer):
             raise MessageTooLarge(f"{field} holds {count}; send at most {self._max_images}.", field=field)
         return [_source(image, f"{field}[{i}]") for i, image in enumerate(request.images)]
 
-    def _response(self, outcomes: Sequence[Outcome], names: Sequence[str]) -> pb.EmbedResponse:
-        good = [outcome for outcome in outcomes if outcome.error is None]
-        return pb.EmbedResponse(
-            results=_results(outcomes),
-            batches=[self._batch(name, good) for name in names],
-            receipt=_receipt(outcomes),
-        )
 
-    def _batch(self, name: str, good: Sequence[Outcome]) -> pb.DescriptorBatch:
-        space = self._engine.spaces[name]
-        rows = np.empty((len(good), space.dimension), np.float32)
-        for row, outcome in zip(rows, good, strict=True):
-            row[:] = outcome.descriptors[name]
-        return pb.DescriptorBatch(recipe=name, space=space_to_wire(space), descriptors=array_to_tensor(rows))
+def _response(outcomes: Sequence[Outcome], spaces: Mapping[str, Space]) -> pb.EmbedResponse:
+    good = [outcome for outcome in outcomes if outcome.error is None]
+    return pb.EmbedResponse(
+        results=_results(outcomes),
+        batches=[_batch(name, space, good) for name, space in spaces.items()],
+        receipt=_receipt(outcomes),
+    )
+
+
+def _batch(name: str, space: Space, good: Sequence[Outcome]) -> pb.DescriptorBatch:
+    rows = np.empty((len(good), space.dimension), np.float32)
+    for row, outcome in zip(rows, good, strict=True):
+        row[:] = outcome.descriptors[name]
+    return pb.DescriptorBatch(recipe=name, space=space_to_wire(space), descriptors=array_to_tensor(rows))
 
 
 def _source(image: Any, field: str) -> Source | ImageError:
