@@ -15,7 +15,7 @@ from typing import Any
 
 import grpc
 import pytest
-from lookalike_server import app
+from lookalike_server import app, reloading
 from lookalike_server.config import Settings
 from lookalike_server.device import Device
 from lookalike_server.engine import Engine
@@ -52,6 +52,9 @@ def operated(
     devices = devices or (Device([TinyModel()]),)
     monkeypatch.setattr(app, "served_recipes", lambda _: recipes_of(devices[0]))
     monkeypatch.setattr(app, "make_engine", lambda _, recipes: Engine(recipes, *devices, **options))
+    if read is None:  # a reload finds what is there already
+        monkeypatch.setattr(reloading, "served_recipes", lambda _: recipes_of(devices[0]))
+        monkeypatch.setattr(reloading, "group_recipes", lambda recipes: [[recipe] for recipe in recipes])
     given = Settings(**({"address": "127.0.0.1:0", "data": folder / "data"} | settings))
     started, ended, running = threading.Event(), threading.Event(), []
 

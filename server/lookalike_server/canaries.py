@@ -50,7 +50,7 @@ class Canaries:
 
         Raises the first fault, and DeviceStalled when there is no such replica.
         """
-        working = [replica for replica in self._replicas if not str(replica.trouble)]
+        working = [replica for replica in self._replicas if not replica.trouble]
         if not working:
             raise DeviceStalled(f"Nothing can be tried: {self._replicas[0].trouble}. Try again in a while.")
         for model in models:

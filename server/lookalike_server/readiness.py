@@ -132,7 +132,7 @@ class Readiness:
         if not replica.trouble.gone:
             await asyncio.gather(*(self._send(model, replica, probe) for model in models))
         self.tell()
-        troubled = str(replica.trouble) or any(self._fault(model, replica) for model in self.models)
+        troubled = bool(replica.trouble) or any(self._fault(model, replica) for model in self.models)
         with suppress(TimeoutError):
             async with asyncio.timeout(_RETRY_SECONDS if troubled else self._period / 2):
                 await suspected.wait()

@@ -40,6 +40,9 @@ class Trouble:
         """Why it answers nothing at all."""
         return self.lost or self.silent
 
+    def __bool__(self) -> bool:
+        return bool(self.lost or self.silent or self.failing)
+
     def __str__(self) -> str:
         return self.gone or self.failing
 
@@ -167,7 +170,7 @@ def names_of(devices: Sequence[Runner]) -> list[str]:
 
 def rests(replica: Replica, others: Sequence[Replica]) -> bool:
     """Whether a replica leaves what waits to others: it is in trouble, and another one is not."""
-    return bool(str(replica.trouble)) and any(not str(other.trouble) for other in others)
+    return bool(replica.trouble) and any(not other.trouble for other in others)
 
 
 def _finite(batch: Batch) -> NDArray[np.bool_]:

@@ -9,8 +9,7 @@ with the error, and so is everything that ends here.
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from lookalike_extractor.images import ImageLimits
@@ -110,13 +109,15 @@ class Stages:
         """Those that take what waits."""
         return [replica for replica in self.replicas if not rests(replica, self.replicas)]
 
-    def seconds_for(self, images: Counter[Model]) -> float:
+    def seconds_for(self, images: Mapping[Model, int]) -> float:
         """How long the replicas take at the least for so many interactive images, behind those that wait."""
-        working = self.working()
-        ahead = Counter(self.arrived.by_model(bulk=False)) + Counter(self.decoded.by_model(bulk=False))
-        work = sum(self._in_batches(model, count) for model, count in (ahead + images).items())
+        working, ahead = self.working(), dict(images)
+        for line in (self.arrived, self.decoded):
+            for model, count in line.by_model(bulk=False).items():
+                ahead[model] = ahead.get(model, 0) + count
+        work = sum(self._in_batches(model, count) for model, count in ahead.items())
         left = sum(replica.seconds_left() for replica in working)
-        longest = max((self.soonest(model) for model in images), default=0.0)
+        longest = max(self.soonest(model) for model in images)
         return max((work + left) / len(working), longest)
 
     def _in_batches(self, model: Model, images: int) -> float:
