@@ -117,8 +117,9 @@ def test_a_replica_that_fails_fast_does_not_draw_all_work_to_itself(good: list[b
         async with running(well, ill, canary_seconds=1) as engine:
             await engine.try_out()
             ill.mood = "fails"
-            while engine.health().replicas["cpu/1"].ready:
+            while not engine.replicas[1].trouble:
                 await engine.embed(good, [])
+            assert not engine.health().replicas["cpu/1"].ready
             outcomes = [await one(engine, image) for image in good * 5]
             assert {outcome.error for outcome in outcomes} == {None}
             assert engine.health().ready
