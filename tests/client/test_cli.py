@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -117,6 +118,19 @@ def test_a_report_that_cannot_be_written_is_told_before_the_work(
     assert shell("duplicates", album, flag, output) == 2
     assert "no folder 'nowhere'" in shell.err
     assert server.calls == {}
+
+
+def test_a_report_that_finds_no_room_does_not_keep_the_others_from_being_written(
+    shell: Shell, album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("lookalike.report.write_html", full)
+    assert shell("duplicates", album, "-o", tmp_path / "r.html", "--csv", tmp_path / "r.csv") == 1
+    assert f"{tmp_path / 'r.html'} could not be written: No space left on device" in shell.err
+    assert shell.out.endswith(f"report: {tmp_path / 'r.csv'}\n")
+    assert (tmp_path / "r.csv").is_file()
 
 
 def test_copies_of_a_reference_are_asked_for_by_an_attribute(

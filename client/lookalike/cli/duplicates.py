@@ -6,7 +6,7 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -122,33 +122,53 @@ def command(
     machine = platform.node() if server else ""  # two machines may have folders of the same name
     with connect(server, data) as client, interruptible(_KEPT):
         outcome, report = search(client, found, wish, machine)
-        _write(report, output, csv_file, parquet_file, as_json)
+        written = _write(report, output, csv_file, parquet_file)
+        if as_json:
+            _print_json(report)
     if not as_json:
-        _summary(report, outcome, (output, csv_file, parquet_file))
+        _summary(report, outcome)
+    for file, trouble in written.items():
+        if trouble:
+            say(f"{shown(file.absolute())} could not be written: {trouble}")
+        elif not as_json:
+            click.echo(f"report: {shown(file.absolute())}")
     list_failures(report.unreadable)
-    return 0 if outcome.added or outcome.unchanged else 1
+    return 0 if (outcome.added or outcome.unchanged) and not any(written.values()) else 1
 
 
-def _write(
-    report: Report, output: Path, csv_file: Path | None, parquet_file: Path | None, as_json: bool
-) -> None:
-    from lookalike.report import write_csv, write_html, write_json, write_parquet
+def _write(report: Report, output: Path, csv_file: Path | None, parquet_file: Path | None) -> dict[Path, str]:
+    """Writes the files, and says of each what kept it from being written: "" where nothing did."""
+    from lookalike.report import write_csv, write_html, write_parquet
 
+    written: dict[Path, str] = {}
     with meter("reporting", len(report.groups), "groups") as advance:
-        write_html(report, output, progress=advance)
+        written[output] = _trouble(lambda: write_html(report, output, progress=advance))
     if csv_file is not None:
-        write_csv(report, csv_file)
+        written[csv_file] = _trouble(lambda: write_csv(report, csv_file))
     if parquet_file is not None:
-        write_parquet(report, parquet_file)
-    if as_json:
-        with tempfile.TemporaryDirectory() as folder:
-            text = Path(folder, "report.json")
-            write_json(report, text)
-            with text.open() as file:
-                shutil.copyfileobj(file, sys.stdout)
+        written[parquet_file] = _trouble(lambda: write_parquet(report, parquet_file))
+    return written
 
 
-def _summary(report: Report, outcome: Outcome, files: Sequence[Path | None]) -> None:
+def _trouble(write: Callable[[], None]) -> str:
+    try:
+        write()
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
+
+
+def _print_json(report: Report) -> None:
+    from lookalike.report import write_json
+
+    with tempfile.TemporaryDirectory() as folder:
+        text = Path(folder, "report.json")
+        write_json(report, text)
+        with text.open() as file:
+            shutil.copyfileobj(file, sys.stdout)
+
+
+def _summary(report: Report, outcome: Outcome) -> None:
     say(str(outcome))
     if report.sampled is not None:
         found, pairs = report.sampled
@@ -163,6 +183,3 @@ def _summary(report: Report, outcome: Outcome, files: Sequence[Path | None]) -> 
         if report.groups
         else f"{plural(readable, 'photo')}, no copies among them"
     )
-    for file in files:
-        if file is not None:
-            click.echo(f"report: {shown(file.absolute())}")
