@@ -56,16 +56,18 @@ def read(path: Path) -> Data:
     return Data(both[~asked], both[asked])
 
 
-def collection_of(catalog: Catalog, items: np.ndarray) -> Collection:
-    """Returns the collection, with its index; makes it where it is not there."""
+def collection_of(catalog: Catalog, items: np.ndarray, kind: str) -> Collection:
+    """Returns the collection, with an index of that kind; makes it where it is not there."""
     if NAME not in [one.name for one in catalog.list()]:
         dimension = items.shape[1]
         shop = catalog.create(NAME, Space(id="benchmark", dimension=dimension, recipe="benchmark"))
+        shop.configure_index(IndexSettings(kind))
         rate = fill(shop, items)
         print(f"{len(items)} items of {dimension} dimensions, written at {rate:.0f}/s", flush=True)
     shop = catalog.get(NAME)
-    if shop.count < EXACT_BELOW:  # few are scanned unless one asks for more
-        shop.configure_index(IndexSettings(kind="HNSW16,SQfp16"))
+    if kind == "auto" and shop.count < EXACT_BELOW:  # few are scanned unless one asks for more
+        kind = "HNSW16,SQfp16"
+    shop.configure_index(IndexSettings(kind))
     seconds = settled(shop)
     status = shop.index_status()
     made = ", ".join(f"{len(one.keys)} at {one.effort.width}" for one in shop._view.indexes)
@@ -87,7 +89,8 @@ def settled(shop: Collection) -> float:
     begin, calm = time.perf_counter(), 0
     while calm < 5:
         status = shop.index_status()
-        calm = calm + 1 if status.indexed and not status.building else 0
+        there = bool(status.indexed) != (status.settings.kind == "exact")
+        calm = calm + 1 if there and not status.building else 0
         time.sleep(0.2)
     return time.perf_counter() - begin
 

@@ -6,6 +6,7 @@ filters, durable writes, opening, and recall after half of the items were replac
     python benchmarks/index/run.py --vectors FILE.npy            descriptors of your own, [n, d]
     python benchmarks/index/run.py build --items 1000000 --keep DIR      makes what takes long, in all cores
     python benchmarks/index/run.py search exact --items 1000000 --keep DIR
+    python benchmarks/index/run.py writes open --items 1000000 --keep DIR --index exact    without a graph
 
 With --keep what was built stays in the folder, for the next run of the same items. Searches have one thread.
 Rates are queries a second of CPU time, the best of rounds in which all take turns: other work on the machine
@@ -37,13 +38,13 @@ def tell(title: str, lines: object) -> None:
         print(f"  {line}")
 
 
-def measure(root: Path, parts: list[str], data: Data) -> None:
+def measure(root: Path, parts: list[str], data: Data, kind: str) -> None:
     faiss.omp_set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
     store = root / "data"
     with Catalog(store) as catalog:
-        shop = collection_of(catalog, data.items)
+        shop = collection_of(catalog, data.items, kind)
         others = list(peers(root / "peers", data.items)) if {"build", "search"} & {*parts} else []
-        if "search" in parts:
+        if "search" in parts and kind != "exact":
             tell("approximate searches, k = 10", approximate(shop, others, data.queries))
         if "exact" in parts:
             tell("exact searches, k = 10", exact(shop, data.items))
@@ -68,6 +69,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=100_000)
     parser.add_argument("--dimension", type=int, default=512)
     parser.add_argument("--vectors", type=Path, metavar="FILE.npy")
+    parser.add_argument("--index", metavar="KIND", default="auto", help="auto, exact, or a factory string")
     parser.add_argument("--keep", type=Path, metavar="DIR")
     options = parser.parse_args()
     sys.stdout.reconfigure(line_buffering=True)  # each part as it is measured
@@ -75,7 +77,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = options.keep or Path(folder)
         root.mkdir(parents=True, exist_ok=True)
-        measure(root, options.parts or list(PARTS), data)
+        measure(root, options.parts or list(PARTS), data, options.index)
 
 
 if __name__ == "__main__":
