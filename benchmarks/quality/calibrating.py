@@ -9,25 +9,25 @@ from lookalike_extractor.calibration import PRECISIONS, ScoredPairs, Threshold, 
 from methods import Describe, Trial, trial
 
 PLAIN = 2
-"""Every second photo is searched as it is too, as `lookalike calibrate` does."""
+"""One photo in so many is searched as it is too, as `lookalike calibrate` does."""
 FOR = {"calibration": "background", "originals": "strangers"}
 """Photos of a gallery, and those whose copies are queries without a match in it."""
 
 
-def unseen_trial(describe: Describe, photos: str, plain: bool = False, items: int | None = None) -> Trial:
+def unseen_trial(describe: Describe, photos: str, plain: int = 0, items: int | None = None) -> Trial:
     """Copies with edits that no whitening was fitted with, a quarter of them of photos that are not there.
 
     Args:
         photos: in FOR; they and the distractors are the gallery.
-        plain: whether every PLAIN-th photo is searched as it is too.
+        plain: one photo in so many is searched as it is too; 0: none.
         items: of the gallery; None means all.
     """
     there, strangers = describe(photos), FOR[photos]
     own, strange = describe(f"{photos} unseen"), describe(f"{strangers} unseen")
     rows, numbers = [own], [np.arange(len(own)) // (len(own) // len(there))]
     if plain:
-        numbers.append(np.arange(0, len(there), PLAIN))
-        rows.append(there[::PLAIN])
+        numbers.append(np.arange(0, len(there), plain))
+        rows.append(there[::plain])
     matched = np.concatenate(numbers)
     rows.append(strange[: len(own) // 3])
     if plain:
@@ -69,7 +69,7 @@ def ranked_pairs(run: Trial) -> ScoredPairs:
     return ScoredPairs(scores.ravel(), (top == run.matches[:, None]).ravel(), np.repeat(run.matches, 10))
 
 
-def calibrated(describe: Describe, plain: bool) -> dict[str, list[tuple[float, float]]]:
+def calibrated(describe: Describe, plain: int) -> dict[str, list[tuple[float, float]]]:
     """(precision, recall) for each of PRECISIONS, by what was judged."""
     learned = {photos: thresholds(unseen_trial(describe, photos, plain)) for photos in FOR}
     return {
@@ -82,6 +82,6 @@ def grown(describe: Describe, items: int) -> tuple[list[tuple[float, float]], li
     """Learned among the first `items`, judged among all: as learned, and weighed for the growth."""
     run = unseen_trial(describe, "originals")
     whole = run.similarities.shape[1]
-    learned = thresholds(unseen_trial(describe, "calibration", plain=True, items=items))
+    learned = thresholds(unseen_trial(describe, "calibration", plain=PLAIN, items=items))
     stale = reached(run, [threshold.similarity for threshold in learned])
     return stale, reached(run, [threshold.at(whole / items) for threshold in learned])

@@ -40,6 +40,7 @@ THREE = (Tap(EARLY, "rgem"), *TWO)
 METHODS = (
     Method("GAP, last node", (Tap(LAST, "avg"),)),
     Method("GeM, last node", (Tap(LAST, "gem"),)),
+    Method("R-GeM, last node (`semantic`)", (Tap(LAST, "rgem"),)),
     Method("two nodes raw", TWO),
     Method("three nodes raw", THREE),
     Method("two nodes, whitened on originals", TWO, "originals"),
@@ -48,7 +49,7 @@ METHODS = (
     Method("three nodes, whitened on originals and copies", THREE, "copies"),
     Method("three nodes, learned from pairs", THREE, "pairs"),
 )
-DEFAULT = METHODS[6]
+DEFAULT = METHODS[7]
 
 
 def describer(method: Method, features: Mapping[str, Features]) -> Describe:

@@ -147,7 +147,7 @@ def test_calibration_counts_strangers_and_photos_as_they_are() -> None:
     copies = calibrating.unseen_trial(rows.__getitem__, "originals")
     assert copies.similarities.shape == (48 + 16, 32)
     assert list(copies.matches) == [number // 4 for number in range(48)] + [-1] * 16
-    plain = calibrating.unseen_trial(rows.__getitem__, "originals", plain=True, items=15)
+    plain = calibrating.unseen_trial(rows.__getitem__, "originals", plain=2, items=15)
     assert plain.similarities.shape == (48 + 6 + 16 + 2, 15)
     assert list(plain.matches[48:54]) == [0, 2, 4, 6, 8, 10]
     own = plain.similarities[np.arange(54), plain.matches[:54]]
