@@ -127,7 +127,8 @@ def _until_it_answers(client: Client, server: subprocess.Popen[bytes]) -> None:
             info = client.collection(NAME).info()
         except Exception:
             continue
-        if info.index is not None and info.index.indexed and not info.index.building:
+        index = info.index
+        if index is not None and (index.indexed_count or index.kind == "exact") and not index.building:
             return
     raise RuntimeError("the server ended before it answered")
 
