@@ -3,9 +3,9 @@
     python benchmarks/end_to_end.py PHOTOS [--files 10000] [--folder DIR] [--data DIR]
 
 PHOTOS is a folder of distinct photos. Files are made of them until there are enough: each photo with quarters
-cut out of it, turned and in other colours, some of which overlap so far that they count as copies, and smaller
-copies of a tenth. With --folder and --data what was made and indexed stays there for the next run, which then
-measures a run over a known archive. Prints one JSON object: seconds and share of each stage.
+cut out of it, turned and in other colours, some of which overlap so far that they count as copies, and copies
+of a tenth at smaller sizes. With --folder and --data what was made and indexed stays there for the next run,
+which then measures a run over a known archive. Prints one JSON object: seconds and share of each stage.
 """
 
 from __future__ import annotations
