@@ -34,15 +34,20 @@ def descriptors(response: pb.EmbedResponse) -> Any:
     return np.frombuffer(tensor.data, "<f4").reshape(tensor.shape)
 
 
+def _channel(target: str) -> grpc.Channel:
+    """A connection of its own, as clients in processes of their own have."""
+    return grpc.insecure_channel(target, options=[("grpc.use_local_subchannel_pool", 1)])
+
+
 def unary(target: str) -> Ask:
-    stub = embedding_pb2_grpc.EmbeddingServiceStub(grpc.insecure_channel(target))
+    stub = embedding_pb2_grpc.EmbeddingServiceStub(_channel(target))
     return lambda images: descriptors(stub.Embed(request(images)))
 
 
 def stream(target: str) -> Ask:
     """Keeps one stream open, and one chunk in flight."""
     outbox: SimpleQueue[pb.EmbedStreamRequest] = SimpleQueue()
-    stub = embedding_pb2_grpc.EmbeddingServiceStub(grpc.insecure_channel(target))
+    stub = embedding_pb2_grpc.EmbeddingServiceStub(_channel(target))
     answers = stub.EmbedStream(iter(outbox.get, None))
 
     def ask(images: list[bytes]) -> Any:
@@ -86,7 +91,7 @@ def _posting(target: str, path: str) -> Callable[[bytes], bytes | None]:
 
 def kserve(target: str) -> Ask:
     """As MLServer and Triton are asked over gRPC: the Open Inference Protocol, with raw contents."""
-    infer = grpc.insecure_channel(target).unary_unary(
+    infer = _channel(target).unary_unary(
         "/inference.GRPCInferenceService/ModelInfer",
         request_serializer=lambda message: message.SerializeToString(),
         response_deserializer=_kserve_messages()[1].FromString,

@@ -64,6 +64,7 @@ def served(way: str, model: str, folder: str, image: bytes) -> Iterator[Side]:
     else:
         command, ask = [sys.executable, "ours.py", model, target], getattr(asking, peer)
     log = Path(folder) / f"{peer}.log"
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to stop"))  # and stop the server too
     process = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
