@@ -22,6 +22,8 @@ from lookalike_server.runs import Runs
 _faiss: Any = faiss  # its types leave out what its Python part adds
 _SPARE = 8
 _MOST_SELECTIONS = 4
+# Effort is tuned without filters; one that suffices for a small index is too little with them.
+_LEAST_FILTERED = 64
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,8 @@ class Approximate:
         effort, selection = self.effort, None
         if wanted is not None:  # part of what is met on the way does not count
             further = 2 + round(1.5 * len(self.keys) / max(1, len(wanted)))
-            effort, selection = replace(effort, width=further * effort.width), self._selection(wanted)
+            width = further * max(_LEAST_FILTERED, effort.width)
+            effort, selection = replace(effort, width=width), self._selection(wanted)
         _, rows = self.index.search(queries, count, params=parameters(self.index, effort, selection))
         owners, places = np.nonzero(rows >= 0)
         return self._expanded(owners, rows[owners, places])

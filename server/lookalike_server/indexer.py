@@ -127,7 +127,11 @@ class Indexer:
 
     def _made(self, plan: Plan, factory: str, settings: IndexSettings) -> Approximate:
         faiss.omp_set_num_threads(max(1, (os.cpu_count() or 1) // 2))
-        return build(plan.parts, factory, settings.target_recall, self._thread.stopping, plan.base)
+
+        def stopped() -> bool:
+            return self._thread.stopping() or settings_of(self._documents) != settings
+
+        return build(plan.parts, factory, settings.target_recall, stopped, plan.base)
 
 
 def settings_of(documents: Callable[[str], str | None]) -> IndexSettings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -163,6 +164,22 @@ def test_an_index_takes_in_the_rows_behind_it_without_being_built_anew(
     assert first.index.ntotal < shop._view.indexes[0].index.ntotal
     assert recall(shop) >= 0.97
     assert shop.ask(vectors_of(1000, seed=5)[7][None], Ask(1)).hits[0][0].id == "more-7"
+
+
+def test_a_build_that_is_no_longer_wanted_ends(shop: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+    began = threading.Event()
+
+    def build(*rest: Any) -> Approximate:
+        began.set()
+        while not rest[3]():
+            time.sleep(0.01)
+        raise building.Stopped
+
+    monkeypatch.setattr(indexer, "build", build)
+    shop.configure_index(IndexSettings(kind="HNSW8,SQ8"))
+    assert began.wait(30)
+    shop.configure_index(IndexSettings(kind="exact"))
+    waited(shop, lambda: shop.index_status().indexed == 0 and not shop.index_status().building)
 
 
 def test_what_lies_between_and_behind_indexes_is_scanned() -> None:
