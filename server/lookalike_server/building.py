@@ -30,7 +30,8 @@ _GRAPH_BELOW = 2_000_000
 _STORAGES = ("fp16", "int8", "pq")
 _TRAINING = 100_000
 _SAMPLE = 500
-# Candidates for each new row's neighbours. With FAISS's own 40, graphs of 100,000 stop at a recall of .97.
+# Candidates for each new row's neighbours. With FAISS's own 40 a graph of 100,000 has a recall of .976 at an
+# effort of 256; with these .98 at 64.
 _CARE = 128
 _K = 10
 _LAST = 2**63 - 1
