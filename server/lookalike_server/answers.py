@@ -38,7 +38,7 @@ class Ask:
     """About how many hits come before that place: how deep to look at once."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Hit:
     """An item that a query found. `score` is the cosine, -1..1; `group_json` the value it is grouped by."""
 

@@ -47,7 +47,7 @@ class NewRow:
         object.__setattr__(self, "attributes_json", compact_attributes(self.attributes_json))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """An item as it is stored. `k` is its sequence number; `descriptor` is None where nobody asked for it."""
 
