@@ -87,7 +87,7 @@ def main() -> None:
     parser.add_argument("photos", type=Path)
     parser.add_argument("--cache", type=Path, required=True, help="a folder for what is described")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--views", action="store_true", help="views of v2's queries, first seed (slow)")
+    parser.add_argument("--views", action="store_true", help="views of v2's queries too (slow)")
     parser.add_argument(
         "--hash", action="store_true", help="perceptual hash too; needs `pip install imagehash`"
     )
@@ -141,8 +141,7 @@ def report_default(
         [describer(DEFAULT, features[s] | describe_unseen(viewed, splits[s], s)) for s in splits]
     )
     if wanted.views:
-        seed = wanted.seeds[0]
-        report_views(viewed, splits[seed], seed, features[seed])
+        report_views([views_of(viewed, splits[s], s, features[s]) for s in splits])
 
 
 def report_thresholds(describers: Sequence[Describe]) -> None:
@@ -165,7 +164,9 @@ def both(found: Sequence[list[tuple[float, float]]]) -> str:
     )
 
 
-def report_views(extractor: Extractor, photos: Split, seed: int, features: Mapping[str, Features]) -> None:
+def views_of(
+    extractor: Extractor, photos: Split, seed: int, features: Mapping[str, Features]
+) -> dict[str, Trial]:
     whole = trial(describer(DEFAULT, features), "v2")
     edits = len(SUITES["v2"])
     own = len(photos.originals) * edits
@@ -174,10 +175,15 @@ def report_views(extractor: Extractor, photos: Split, seed: int, features: Mappi
     runs = {"one view": Trial(whole.similarities[kept], whole.matches[kept], whole.edits[kept])}
     for kind, (suffix, normalised) in product(VIEWS, (("", False), (" + score normalisation", True))):
         runs[kind + suffix] = view_trial(extractor, photos, seed, kind, features, normalised)
-    for name, run in runs.items():
-        print(f"views | {name} | all | {columns([run.measure()])} |")
+    return runs
+
+
+def report_views(seeds: Sequence[Mapping[str, Trial]]) -> None:
+    for name in seeds[0]:
+        runs = [seed[name] for seed in seeds]
+        print(f"views | {name} | all | {columns([run.measure() for run in runs])} |")
         for place, edit in enumerate(SUITES["v2"]):
-            print(f"views | {name} | {edit} | {columns([run.measure(place)])} |")
+            print(f"views | {name} | {edit} | {columns([run.measure(place) for run in runs])} |")
 
 
 def print_rows(name: str, size: int, measured: Sequence[Mapping[str, CopyDetection]]) -> None:

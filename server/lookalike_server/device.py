@@ -30,7 +30,9 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _GIB, _MIB = 1 << 30, 1 << 20
 
 # Batches from which the cost of a model is first learned.
-_TRIED_SIZES, _TRIED_SIZES_GPU = (2, 2, 8), (2, 2, 8, 32)
+_TRIED_SIZES, _TRIED_SIZES_GPU = (2, 8, 2, 8, 16), (2, 8, 2, 8, 32)
+# Three of them are tried however long it takes, and further ones until it has taken so long.
+_LEAST_TRIED, _MOST_TRIAL_SECONDS = 3, 2.0
 # Full batches that must go well before a size that was cut for want of memory grows.
 _SUCCESSES_TO_GROW = 64
 
@@ -134,7 +136,7 @@ class Device:
     def warm_up(self) -> list[list[tuple[int, float]]]:
         """Runs each model: this thread's pool of workers and the kernels are made at first use.
 
-        Returns for each model some sizes of batches and the seconds they took.
+        Returns for each model some sizes of batches and the seconds they took, the least of each size.
         """
         return [self._tried(index) for index in range(len(self.models))]
 
@@ -142,12 +144,15 @@ class Device:
         size = self.models[index].preprocessing
         image = np.zeros((size.height, size.width, 3), np.uint8)
         self.run(index, [image] * 2)
-        timed = []
+        timed: list[tuple[int, float]] = []
         for n in _TRIED_SIZES if self.name == "cpu" else _TRIED_SIZES_GPU:
+            if len(timed) >= _LEAST_TRIED and sum(seconds for _, seconds in timed) > _MOST_TRIAL_SECONDS:
+                break
             started = time.monotonic()
             self.run(index, [image] * n)
             timed.append((n, time.monotonic() - started))
-        return timed
+        least = {n: min(seconds for m, seconds in timed if m == n) for n, _ in timed}
+        return [(n, least[n]) for n, _ in timed]
 
     def usable(self) -> bool:
         """Whether it still answers. After some faults a GPU refuses all further work of the process."""

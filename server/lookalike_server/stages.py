@@ -18,15 +18,18 @@ from lookalike_server.batcher import Line
 from lookalike_server.cache import ResultCache
 from lookalike_server.decoding import Decoding
 from lookalike_server.jobs import Batch, Job
-from lookalike_server.replicas import Replica, names_of, rests
+from lookalike_server.replicas import SMALLEST, Replica, names_of, rests
 from lookalike_server.served import Model, Runner
 from lookalike_server.supervised import Stage
 
-# Bulk runs in batches that give so much of the most images a second; while interactive callers are about in
-# such as keep them waiting for less.
-_SHARE, _SHARE_BESIDE_INTERACTIVE = 0.95, 0.75
-_LEAST_BULK = 4
+# Batches give so much of the most images a second, and bulk has at least so many images.
+_SHARE, _LEAST_BULK = 0.95, 4
+# While interactive callers are about, who wait for the batch that runs, a batch of bulk takes only so many
+# times as long as the smallest, or so long.
+_TIMES_BESIDE_INTERACTIVE, _SECONDS_BESIDE_INTERACTIVE = 1.25, 0.010
 _ABOUT_SECONDS = 10.0
+# Now and then a batch is so many times as large: what is efficient is learned from sizes that differ.
+_LARGER, _LARGER_EACH = 4, 64
 _HANGING_JOIN_SECONDS = 1.0
 
 
@@ -57,6 +60,7 @@ class Stages:
     ) -> None:
         self.decoded = Line()
         self._ends, self._post, self._max_batch = ends, post, max_batch
+        self._asked = 0
         self.interactive_at = -_ABOUT_SECONDS
         """When an interactive image was last let in, by the monotonic clock."""
         self.decoding = Decoding(
@@ -126,9 +130,13 @@ class Stages:
 
     def efficient(self, model: Model, *, bulk: bool) -> int:
         """The size over which a batch only keeps everybody waiting for longer."""
-        beside = bulk and time.monotonic() - self.interactive_at < _ABOUT_SECONDS
-        least = _LEAST_BULK if bulk and not beside else 2
-        return model.cost.efficient(_SHARE_BESIDE_INTERACTIVE if beside else _SHARE, least)
+        if bulk and time.monotonic() - self.interactive_at < _ABOUT_SECONDS:
+            cost = model.cost
+            short = max(_TIMES_BESIDE_INTERACTIVE * cost.seconds(SMALLEST), _SECONDS_BESIDE_INTERACTIVE)
+            return max(SMALLEST, min(cost.efficient(_SHARE), cost.within(short)))
+        self._asked += 1
+        size = model.cost.efficient(_SHARE, _LEAST_BULK if bulk else SMALLEST)
+        return size if self._asked % _LARGER_EACH else size * _LARGER
 
     def soonest(self, model: Model) -> float:
         """The seconds that one image takes."""
