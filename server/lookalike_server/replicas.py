@@ -155,7 +155,8 @@ class Replica:
         self.running = None
         batch.seconds = time.monotonic() - batch.started
         if batch.error is None:
-            batch.model.cost.learn(max(SMALLEST, len(batch.jobs)), batch.seconds)
+            images = max(SMALLEST, len(batch.jobs))
+            batch.model.cost.learn(images, batch.seconds, weight=images / SMALLEST)
 
     def _thrown(self, stage: Stage, error: BaseException) -> None:
         self.running = None
