@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Protocol
 
+from lookalike_server.costs import SMALLEST
 from lookalike_server.jobs import Batch, Job
 from lookalike_server.turns import Turns
 
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 _BULK_TURN = 8
 # A near deadline makes batches smaller, but not so small that everybody else misses his.
 _LEAST_PART = 4
-# Replicas share no batch of less: on a CPU one image costs what two do.
-_LEAST_SHARE = 2
 
 _Lane = Turns[Job]
 _Lanes = dict["Model", _Lane]
@@ -196,7 +195,7 @@ def _alone(job: Job) -> Batch:
 
 
 def _share(waiting: int, free: int) -> int:
-    return max(_LEAST_SHARE, -(-waiting // free)) if free > 1 else waiting
+    return max(SMALLEST, -(-waiting // free)) if free > 1 else waiting
 
 
 def _why(taken: int, most: int, in_time: int, share: int) -> str:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 import threading
 
+# On a CPU models pad a batch of one, so that it takes as long as two; on a GPU it takes hardly less.
+SMALLEST = 2
 # What each new batch leaves of what was learned before, of the shape and of the speed.
 _SHAPE_MEMORY, _SPEED_MEMORY = 0.998, 0.8
 _LEAST_SEEN = 3
@@ -63,7 +65,7 @@ class Cost:
         """How many images can be computed in so many seconds; 0 when not even one."""
         return int(max(0.0, seconds - self.once) / self.each) if self.known and self.each else 1 << 30
 
-    def efficient(self, share: float, least: int = 2) -> int:
+    def efficient(self, share: float, least: int = SMALLEST) -> int:
         """The smallest batch that gives this share of the most images a second; larger ones take longer."""
         if not self.known or not self.each:
             return 1 << 30

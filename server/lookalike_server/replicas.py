@@ -15,13 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lookalike_server.batcher import Line, Sizes, Taker
+from lookalike_server.costs import SMALLEST
 from lookalike_server.jobs import Batch
 from lookalike_server.served import Model, Runner
 from lookalike_server.supervised import Stage
 from lookalike_server.wire import internal
-
-# On a CPU models pad a batch of one, so that it takes as long as two; on a GPU it takes hardly less.
-SMALLEST = 2
 
 
 @dataclass

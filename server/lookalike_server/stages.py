@@ -16,9 +16,10 @@ from lookalike_extractor.images import ImageLimits
 
 from lookalike_server.batcher import Line
 from lookalike_server.cache import ResultCache
+from lookalike_server.costs import SMALLEST
 from lookalike_server.decoding import Decoding
 from lookalike_server.jobs import Batch, Job
-from lookalike_server.replicas import SMALLEST, Replica, names_of, rests
+from lookalike_server.replicas import Replica, names_of, rests
 from lookalike_server.served import Model, Runner
 from lookalike_server.supervised import Stage
 
