@@ -153,7 +153,7 @@ class Replica:
         self.running = None
         batch.seconds = time.monotonic() - batch.started
         if batch.error is None:
-            images = max(SMALLEST, len(batch.jobs))
+            images = len(batch.jobs)
             batch.model.cost.learn(images, batch.seconds, weight=images / SMALLEST)
 
     def _thrown(self, stage: Stage, error: BaseException) -> None:
