@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from lookalike_extractor.images import Preprocessing, fit
+from lookalike_extractor.preprocessing import Preprocessing, fit
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor

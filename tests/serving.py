@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from google.rpc import error_details_pb2, status_pb2
 from lookalike.v1 import embedding_pb2, embedding_pb2_grpc, types_pb2
-from lookalike_extractor.images import Preprocessing
+from lookalike_extractor.preprocessing import Preprocessing
 from lookalike_extractor.recipe import Recipe, Space, Tap
 from lookalike_server.config import Settings
 from lookalike_server.device import Device

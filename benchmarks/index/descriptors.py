@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from lookalike_extractor.descriptor import load_descriptor_models
-from lookalike_extractor.images import fit
+from lookalike_extractor.preprocessing import fit
 from lookalike_extractor.recipe import RECIPES
 from PIL import Image, ImageOps
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from lookalike_extractor.descriptor import DescriptorModel, load_descriptor_models
 from lookalike_extractor.fitting import read_photo
-from lookalike_extractor.images import fit
+from lookalike_extractor.preprocessing import fit
 from lookalike_extractor.recipe import RECIPES
 
 BATCH, BATCHES = 16, 4

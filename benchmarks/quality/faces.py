@@ -18,7 +18,7 @@ from lookalike_extractor.copies import downscale, flip, grey, jpeg
 from lookalike_extractor.descriptor import DescriptorModel, load_descriptor_models
 from lookalike_extractor.errors import NoFace
 from lookalike_extractor.fitting import read_photo
-from lookalike_extractor.images import fit
+from lookalike_extractor.preprocessing import fit
 from lookalike_extractor.recipe import face_recipe
 from metrics import Floats, verification
 from PIL import Image

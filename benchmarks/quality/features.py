@@ -14,7 +14,7 @@ from lookalike_extractor.backbones import load_backbone
 from lookalike_extractor.copies import random_copy, seeded
 from lookalike_extractor.descriptor import DescriptorModel
 from lookalike_extractor.fitting import pooled, read_photo
-from lookalike_extractor.images import Pixels, fit
+from lookalike_extractor.preprocessing import Pixels, fit
 from lookalike_extractor.recipe import Recipe, Tap
 from lookalike_extractor.unseen import UNSEEN
 from lookalike_extractor.views import MOST_PASTED, pasted_views, views

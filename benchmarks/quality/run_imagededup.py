@@ -13,7 +13,7 @@ import torch
 from imagededup.methods import CNN, PHash
 from imagededup.utils import CustomModel
 from lookalike_extractor.backbones import load_backbone
-from lookalike_extractor.images import fit
+from lookalike_extractor.preprocessing import fit
 from PIL import Image
 from torch import nn
 

@@ -19,7 +19,7 @@ import torch
 from lookalike_extractor.copies import downscale, flip, grey, jpeg
 from lookalike_extractor.descriptor import DescriptorModel, load_descriptor_models
 from lookalike_extractor.fitting import read_photo
-from lookalike_extractor.images import fit
+from lookalike_extractor.preprocessing import fit
 from lookalike_extractor.recipe import RECIPES
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageOps

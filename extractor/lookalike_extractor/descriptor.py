@@ -14,8 +14,8 @@ from .errors import RecipeInvalid
 from .extraction import create_feature_extractor
 from .extractor import FeatureExtractor
 from .folding import fold_batch_norm
-from .images import Preprocessing
 from .pooling import join, lift, pool
+from .preprocessing import Preprocessing
 from .recipe import Recipe, Space, space_id
 from .whitening import WhiteningLayer
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from .backbones import load_backbone
 from .errors import RequestInvalid
 from .extraction import create_feature_extractor
-from .images import ImageLimits, Pixels, decode
+from .images import ImageLimits, decode
+from .preprocessing import Pixels
 
 _TILE = 224
 _COLUMNS = 4

@@ -21,8 +21,8 @@ from .backbones import load_backbone
 from .copies import FAMILIES, check_families, random_copy, seeded
 from .descriptor import DescriptorModel
 from .errors import FitRefused, ImageError
-from .images import Pixels, Preprocessing, fit
 from .pooling import join
+from .preprocessing import Pixels, Preprocessing, fit
 from .recipe import Recipe
 from .views import picture
 from .whitening import Floats, fit_pairs

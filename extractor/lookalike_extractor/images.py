@@ -1,6 +1,6 @@
 """From the bytes of an image file to the pixels a backbone takes.
 
-    bytes -> sniff (header, limits) -> decode (large JPEGs scaled) -> upright -> crop or squash -> [h, w, 3]
+    bytes -> sniff (header, limits) -> decode (large JPEGs scaled) -> upright -> `fit` -> [h, w, 3]
 
 All of it is part of the embedding space: two descriptors are comparable only if their pixels were made alike.
 Every fault of a file is an ImageError; a decoder's own exceptions and warnings never leave this module.
@@ -11,14 +11,10 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Protocol
+from dataclasses import dataclass, field
 
 import numpy as np
 import simplejpeg
-import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
 from PIL import Image, ImageFile
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
@@ -35,15 +31,10 @@ from .errors import (
     ImageTooLarge,
     ImageTruncated,
     PixelLimit,
-    RecipeInvalid,
 )
 from .formats import Layout, png, read_layout, tiff
 from .formats.layout import TRANSPOSED
-
-Pixels = NDArray[np.uint8]
-"""[height, width, 3], RGB, upright."""
-
-RESIZES = ("squash", "crop")
+from .preprocessing import Pixels, Preprocessing, fit, region
 
 
 @dataclass(frozen=True)
@@ -63,64 +54,6 @@ class Header:
     height: int
     layout: Layout | None = field(default=None, repr=False, compare=False)
     """How the file stores the picture: what `decode` needs of the header."""
-
-
-class Aligner(Protocol):
-    """Cuts what is to be described out of a picture (faces.FaceAligner)."""
-
-    def __call__(self, pixels: Pixels, height: int, width: int) -> Pixels:
-        """uint8 [h, w, 3] RGB upright -> uint8 [height, width, 3]. Raises ImageError when there is none."""
-
-    def identity(self) -> Mapping[str, Any]:
-        """What shapes its answers, for the hash of an embedding space."""
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """How a backbone wants its images.
-
-    Attributes:
-        height, width: of the backbone's input, in pixels.
-        resize: "squash" keeps the whole picture and lets its aspect ratio go; "crop" keeps the aspect ratio
-            and takes the middle.
-        mean, std: of each channel, R G B, in units where white is 1.
-        crop: share of the short side that "crop" keeps.
-        interpolation: "bilinear" or "bicubic", always antialiased.
-        jpeg_margin: a JPEG is decoded at 1/2, 1/4 or 1/8 as long as both sides stay at least this many times
-            the target. At 2, descriptors move less than by one more encoding at quality 75.
-        align: what cuts out of the picture, in its full size, that which is described; None takes it whole.
-    """
-
-    height: int
-    width: int
-    resize: str
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    crop: float = 0.875
-    interpolation: str = "bilinear"
-    jpeg_margin: float = 2.0
-    align: Aligner | None = field(default=None, repr=False)
-
-    def __post_init__(self) -> None:
-        if not (1 <= self.height <= 4096 and 1 <= self.width <= 4096):
-            raise RecipeInvalid(f"the input size {self.height} x {self.width} is outside 1..4096")
-        if self.resize not in RESIZES:
-            raise RecipeInvalid(f"resize is {self.resize!r}; it must be 'squash' or 'crop'")
-        if not 0 < self.crop <= 1:
-            raise RecipeInvalid(f"crop is {self.crop}; it must be over 0 and at most 1")
-        if min(self.std) <= 0:
-            raise RecipeInvalid(f"std is {self.std}; every channel's must be over 0")
-
-    def identity(self) -> Mapping[str, Any]:
-        """Everything here that shapes pixels, for the hash of an embedding space."""
-        own = asdict(self.unaligned())
-        del own["align"]
-        aligned = {"align": dict(self.align.identity())} if self.align else {}
-        return own | {"antialias": True, "background": "white", "jpeg_scales": [1, 2, 4, 8]} | aligned
-
-    def unaligned(self) -> Preprocessing:
-        """The same for pictures in which nothing is looked for."""
-        return replace(self, align=None)
 
 
 def sniff(data: bytes, limits: ImageLimits = ImageLimits()) -> Header:
@@ -164,27 +97,6 @@ def decode(
         raise _told(error, layout) from error
 
 
-def fit(pixels: Pixels, preprocessing: Preprocessing) -> Pixels:
-    """Crops or squashes upright pixels, uint8 [h, w, 3] RGB, to the backbone's input size."""
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
-        raise ImageCorrupt(
-            f"pixels are {pixels.dtype} {list(pixels.shape)}; they must be uint8 [height, width, 3]"
-        )
-    if preprocessing.align is not None:
-        return preprocessing.align(pixels, preprocessing.height, preprocessing.width)
-    height, width = _region(pixels.shape[0], pixels.shape[1], preprocessing)
-    top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
-    region = pixels[top : top + height, left : left + width]
-    size = (preprocessing.height, preprocessing.width)
-    if region.shape[:2] == size:
-        return np.ascontiguousarray(region)
-    # A tensor must be writable and of positive strides.
-    region = np.require(region, requirements=["C", "W"])
-    planes = torch.from_numpy(region).permute(2, 0, 1)[None]
-    resized = F.interpolate(planes, size, mode=preprocessing.interpolation, antialias=True)
-    return resized[0].permute(1, 2, 0).contiguous().numpy()
-
-
 def _layout(data: bytes, limits: ImageLimits) -> Layout:
     if not data:
         raise ImageMissing("the image has no bytes")
@@ -202,21 +114,12 @@ def _check_pixels(width: int, height: int, limits: ImageLimits) -> None:
         )
 
 
-def _region(height: int, width: int, preprocessing: Preprocessing) -> tuple[int, int]:
-    """Height and width of the middle part that is resized to the input size."""
-    if preprocessing.resize == "squash":
-        return height, width
-    aspect = preprocessing.width / preprocessing.height
-    kept_height = min(height, width / aspect) * preprocessing.crop
-    return max(1, round(kept_height)), max(1, min(width, round(kept_height * aspect)))
-
-
 def _jpeg_scale(layout: Layout, preprocessing: Preprocessing) -> int:
     """1, 2, 4 or 8: stored pixels, each way, for one of ours. Other fractions cost more than they save."""
     if preprocessing.align is not None:
         return 1
     width, height = layout.upright_size
-    region_height, region_width = _region(height, width, preprocessing)
+    region_height, region_width = region(height, width, preprocessing)
     margin = preprocessing.jpeg_margin
     reserve = min(region_height / preprocessing.height, region_width / preprocessing.width) / margin
     return next(scale for scale in (8, 4, 2, 1) if reserve >= scale or scale == 1)

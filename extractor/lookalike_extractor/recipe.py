@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import RecipeInvalid
-from .images import RESIZES
 from .pooling import POWERED, check_pooling
+from .preprocessing import RESIZES
 
 MOST_RADIUS = 1e6
 

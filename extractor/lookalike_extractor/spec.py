@@ -19,7 +19,7 @@ from .backbones.checkpoints import digest
 from .errors import CheckpointMismatch, RequestInvalid, VerificationFailed
 from .extraction import create_feature_extractor
 from .heads import Head, add_heads, example_images
-from .images import Preprocessing
+from .preprocessing import Preprocessing
 from .recipe import Tap
 
 _FORMAT = 1

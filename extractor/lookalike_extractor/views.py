@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .copies import LONGEST_SIDE
-from .images import ImageLimits, Preprocessing, decode, sniff
+from .images import ImageLimits, decode, sniff
+from .preprocessing import Preprocessing
 from .rectangles import find_rectangles
 
 Pixels = NDArray[np.uint8]

@@ -14,7 +14,8 @@ from collections.abc import Callable
 
 import numpy as np
 from lookalike_extractor.errors import LookalikeError
-from lookalike_extractor.images import ImageLimits, decode, fit
+from lookalike_extractor.images import ImageLimits, decode
+from lookalike_extractor.preprocessing import fit
 
 from lookalike_server.batcher import Line
 from lookalike_server.cache import ResultCache

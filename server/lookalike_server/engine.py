@@ -46,7 +46,7 @@ from lookalike_server.served import Runner, Served, models_on
 from lookalike_server.statistics import Statistics, Tally
 
 if TYPE_CHECKING:
-    from lookalike_extractor.images import Preprocessing
+    from lookalike_extractor.preprocessing import Preprocessing
     from lookalike_extractor.recipe import Recipe, Space
 
 __all__ = ["Engine", "Outcome", "Source"]

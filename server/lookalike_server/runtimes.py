@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from lookalike_extractor.agreement import Precision
 from lookalike_extractor.errors import LookalikeError
-from lookalike_extractor.images import Preprocessing
 from lookalike_extractor.optimization import Runtime, available_runtimes, has_bf16, optimize
+from lookalike_extractor.preprocessing import Preprocessing
 from torch import Tensor
 
 from lookalike_server.errors import ConfigInvalid

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from lookalike_extractor.errors import did_you_mean
-from lookalike_extractor.images import Preprocessing
+from lookalike_extractor.preprocessing import Preprocessing
 from lookalike_extractor.recipe import Space
 from numpy.typing import NDArray
 

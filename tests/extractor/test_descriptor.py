@@ -10,8 +10,9 @@ from lookalike_extractor.descriptor import DescriptorModel, load_descriptor_mode
 from lookalike_extractor.errors import NodeUnknown, RecipeInvalid
 from lookalike_extractor.extraction import create_feature_extractor
 from lookalike_extractor.folding import fold_batch_norm
-from lookalike_extractor.images import Preprocessing, decode
+from lookalike_extractor.images import decode
 from lookalike_extractor.pooling import join, pool
+from lookalike_extractor.preprocessing import Preprocessing
 from lookalike_extractor.recipe import RECIPES, Recipe, Tap
 from photos import cropped, encode, photo, photo_paths, resized
 from torch import Tensor, fx, nn

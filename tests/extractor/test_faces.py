@@ -17,8 +17,9 @@ from lookalike_extractor.descriptor import DescriptorModel, load_descriptor_mode
 from lookalike_extractor.errors import NoFace, RecipeInvalid, WeightsUnavailable
 from lookalike_extractor.faces import FaceAligner, find_faces, packing
 from lookalike_extractor.faces.alignment import REFERENCE, aligned, similarity
-from lookalike_extractor.images import decode, fit
+from lookalike_extractor.images import decode
 from lookalike_extractor.pooling import lift
+from lookalike_extractor.preprocessing import fit
 from lookalike_extractor.recipe import Recipe, Tap, face_recipe
 from made_faces import BLACK, PLACE, WHITE, detector, weights
 from numpy.typing import NDArray

@@ -13,7 +13,7 @@ from lookalike_extractor.backbones import Backbone, load_backbone
 from lookalike_extractor.descriptor import DescriptorModel
 from lookalike_extractor.errors import ArtifactInvalid, FitRefused, RecipeInvalid
 from lookalike_extractor.fitting import FitSettings, fit_recipe, trial
-from lookalike_extractor.images import Preprocessing
+from lookalike_extractor.preprocessing import Preprocessing
 from lookalike_extractor.recipe import RECIPES, Recipe, Tap
 from lookalike_extractor.whitening import Floats, fit_pca
 from photos import distinct_photos, photo

@@ -21,7 +21,8 @@ from lookalike_extractor.errors import (
     PixelLimit,
     RecipeInvalid,
 )
-from lookalike_extractor.images import Header, ImageLimits, Preprocessing, decode, fit, sniff
+from lookalike_extractor.images import Header, ImageLimits, decode, sniff
+from lookalike_extractor.preprocessing import Preprocessing, fit
 from photos import encode, photo, photo_paths
 from PIL import Image, ImageOps
 

@@ -14,9 +14,9 @@ from lookalike_extractor.errors import CheckpointMismatch, RequestInvalid, Verif
 from lookalike_extractor.extraction import create_feature_extractor
 from lookalike_extractor.extractor import FeatureExtractor
 from lookalike_extractor.heads import Head, add_heads, example_images
-from lookalike_extractor.images import Preprocessing
 from lookalike_extractor.optimization import Bf16, has_bf16, optimize
 from lookalike_extractor.pooling import join, pool
+from lookalike_extractor.preprocessing import Preprocessing
 from lookalike_extractor.recipe import Tap
 from lookalike_extractor.spec import ExtractorSpec, load_spec
 from torch import Tensor, nn

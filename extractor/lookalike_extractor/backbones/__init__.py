@@ -16,7 +16,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from lookalike_extractor.errors import BackboneUnknown, did_you_mean
-from lookalike_extractor.images import Preprocessing
+from lookalike_extractor.preprocessing import Preprocessing
 
 from .base import Backbone, BackboneInfo, Family
 from .checkpoints import digest, fill, read_checkpoint

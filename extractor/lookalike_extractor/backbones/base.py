@@ -8,7 +8,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from lookalike_extractor.images import Aligner, Preprocessing
+from lookalike_extractor.preprocessing import Aligner, Preprocessing
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from lookalike_extractor.errors import WeightsUnavailable
-from lookalike_extractor.images import Aligner, Preprocessing
+from lookalike_extractor.preprocessing import Aligner, Preprocessing
 
 from .base import BackboneInfo
 from .checkpoints import read_checkpoint

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lookalike_extractor.errors import WeightsUnavailable
 from lookalike_extractor.faces import Detector, FaceAligner
-from lookalike_extractor.images import Aligner, Preprocessing
+from lookalike_extractor.preprocessing import Aligner, Preprocessing
 
 from .base import BackboneInfo
 

@@ -10,7 +10,7 @@ import torchvision
 from torch import Tensor, nn
 
 from lookalike_extractor.errors import WeightsUnavailable
-from lookalike_extractor.images import Aligner, Preprocessing
+from lookalike_extractor.preprocessing import Aligner, Preprocessing
 
 from .base import BackboneInfo
 

@@ -90,7 +90,8 @@ def memory(settings: Settings) -> str:
 
 def decoders(settings: Settings) -> str:
     import numpy as np
-    from lookalike_extractor.images import ImageLimits, Preprocessing, decode
+    from lookalike_extractor.images import ImageLimits, decode
+    from lookalike_extractor.preprocessing import Preprocessing
     from PIL import Image
 
     size = Preprocessing(16, 16, "squash", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
