@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from lookalike_extractor.copies import downscale, flip, grey, jpeg
 from lookalike_extractor.descriptor import DescriptorModel, load_descriptor_models
+from lookalike_extractor.edits import downscale, flip, grey, jpeg
 from lookalike_extractor.errors import NoFace
 from lookalike_extractor.fitting import read_photo
 from lookalike_extractor.preprocessing import fit

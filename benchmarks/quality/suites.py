@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from lookalike_extractor.copies import (
-    Edit,
+from lookalike_extractor.copies import Edit
+from lookalike_extractor.edits import (
     blur,
     caption,
     composite,

@@ -9,14 +9,11 @@ from __future__ import annotations
 from itertools import product
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .copies import LONGEST_SIDE
+from .edits import LONGEST_SIDE
 from .images import ImageLimits, decode, sniff
-from .preprocessing import Preprocessing
+from .preprocessing import Pixels, Preprocessing
 from .rectangles import find_rectangles
-
-Pixels = NDArray[np.uint8]
 
 _LIMITS = ImageLimits()
 

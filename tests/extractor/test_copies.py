@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from lookalike_extractor.copies import (
-    FAMILIES,
+from lookalike_extractor.copies import FAMILIES, random_copy, seeded
+from lookalike_extractor.edits import (
     LONGEST_SIDE,
     caption,
     composite,
     crop,
     downscale,
     flip,
-    random_copy,
     screenshot,
-    seeded,
     workable,
 )
 from lookalike_extractor.errors import RecipeInvalid

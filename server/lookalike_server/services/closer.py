@@ -9,19 +9,16 @@ Scores mean the same whatever the order: bounds are applied to them at the end.
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from lookalike.v1 import search_pb2 as pb
-from lookalike.v1 import types_pb2
-from lookalike_extractor.errors import LookalikeError, NoFace
-from lookalike_extractor.images import ImageLimits
+from lookalike_extractor.errors import LookalikeError
 from lookalike_extractor.normalization import query_bias
 from lookalike_extractor.reranking import EXPANDED_BY, expand_query, k_reciprocal
-from lookalike_extractor.views import PART_HANDICAP, Pixels, pasted_views, picture, views
+from lookalike_extractor.views import PART_HANDICAP
 from numpy.typing import NDArray
 
 from lookalike_server.answers import Ask, Hit, SearchResult
@@ -29,20 +26,14 @@ from lookalike_server.background import get_background
 from lookalike_server.catalog import Catalog
 from lookalike_server.collection import Collection
 from lookalike_server.config import Settings
-from lookalike_server.engine import Engine, Source
-from lookalike_server.errors import ArgumentInvalid, MessageTooLarge
-from lookalike_server.rows import Descriptor
-from lookalike_server.services.queries import Queries
-from lookalike_server.services.spaces import embedded, in_thread, named
+from lookalike_server.engine import Engine
+from lookalike_server.errors import ArgumentInvalid
+from lookalike_server.services.spaces import in_thread
 from lookalike_server.services.together import Together
-from lookalike_server.wire import image_from_wire
+from lookalike_server.services.viewed import KNOWN_VIEWS, Views
 
 RERANKED = 100
 """Nearest items among which the order is made anew."""
-_VIEWS: Mapping[int, Callable[[Pixels], list[Pixels]]] = {
-    pb.VIEWS_GRID: views,
-    pb.VIEWS_PASTED: pasted_views,
-}
 _RERANKS = (pb.RERANK_UNSPECIFIED, pb.RERANK_QUERY_EXPANSION, pb.RERANK_K_RECIPROCAL)
 
 
@@ -52,7 +43,7 @@ def looks_closer(request: pb.SearchRequest) -> bool:
 
 def check_closer(request: pb.SearchRequest) -> None:
     """Raises ArgumentInvalid for what is not there, or cannot be asked for together."""
-    for field, known in (("views", (pb.VIEWS_UNSPECIFIED, *_VIEWS)), ("rerank", _RERANKS)):
+    for field, known in (("views", KNOWN_VIEWS), ("rerank", _RERANKS)):
         if getattr(request, field) not in known:
             raise ArgumentInvalid(
                 f"{field} is {getattr(request, field)}, which is no value of it.", field=field
@@ -97,11 +88,8 @@ class Closer:
 
     def __init__(self, catalog: Catalog, engine: Engine, together: Together, settings: Settings) -> None:
         self._catalog = catalog
-        self._engine = engine
         self._together = together
-        self._queries = Queries(catalog, engine)
-        self._limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
-        self._most_views = settings.max_images_per_message
+        self._views = Views(catalog, engine, settings)
 
     async def search(self, request: pb.SearchRequest, collection: Collection, k: int, least: float) -> Answer:
         began = time.perf_counter()
@@ -110,7 +98,7 @@ class Closer:
             background = await in_thread(self._catalog.workers, get_background, collection)
         answers: list[list[Hit] | LookalikeError] = []
         looked: dict[int, _Looked] = {}
-        for i, rows in enumerate(await self._rows(request, collection)):
+        for i, rows in enumerate(await self._views.of(request, collection)):
             answers.append(rows if isinstance(rows, LookalikeError) else [])
             if not isinstance(rows, LookalikeError):
                 looked[i] = _looked(rows, background)
@@ -172,72 +160,11 @@ class Closer:
         dimension = collection.space.dimension
         return there, np.array([vectors[hit.id] for hit in there], np.float32).reshape(-1, dimension)
 
-    async def _rows(
-        self, request: pb.SearchRequest, collection: Collection
-    ) -> list[NDArray[np.float32] | LookalikeError]:
-        """The descriptors of each query's views, [v, d], or why it cannot be answered."""
-        if not request.views:
-            plain = await self._queries.descriptors(request.queries, collection)
-            return [one if isinstance(one, LookalikeError) else one[None] for one in plain]
-        others = [query for query in request.queries if query.WhichOneof("query") != "image"]
-        described = iter(await self._queries.descriptors(others, collection))
-        seen = iter(await self._seen(request, collection))
-        return [
-            next(seen) if query.WhichOneof("query") == "image" else _row(next(described))
-            for query in request.queries
-        ]
-
-    async def _seen(
-        self, request: pb.SearchRequest, collection: Collection
-    ) -> list[NDArray[np.float32] | LookalikeError]:
-        """The same of the image queries alone."""
-        images = [(i, q.image) for i, q in enumerate(request.queries) if q.WhichOneof("query") == "image"]
-        cut = [self._cut(f"queries[{i}]", image, request.views) for i, image in images]
-        parts: list[list[Pixels] | LookalikeError] = list(await asyncio.gather(*cut))
-        flat: list[Source] = [part for one in parts if isinstance(one, list) for part in one]
-        if len(flat) > self._most_views:
-            raise MessageTooLarge(
-                f"queries have {len(flat)} views; send at most {self._most_views} in one call.",
-                field="queries",
-            )
-        described = iter(await embedded(self._engine, collection, flat, wait=False))
-        return [
-            one if isinstance(one, LookalikeError) else _joined([next(described) for _ in one])
-            for one in parts
-        ]
-
-    async def _cut(self, path: str, image: types_pb2.Image, kind: int) -> list[Pixels] | LookalikeError:
-        try:
-            source = image_from_wire(image, f"{path}.image")
-            return await in_thread(self._catalog.workers, self._views_of, source, kind)
-        except LookalikeError as error:
-            return named(error, path, "image")
-
-    def _views_of(self, source: Source, kind: int) -> list[Pixels]:
-        return _VIEWS[kind](picture(source, self._limits) if isinstance(source, bytes) else source)
-
 
 def _looked(rows: NDArray[np.float32], background: NDArray[np.float32] | None) -> _Looked:
     less = np.full(len(rows), PART_HANDICAP, np.float32)
     less[0] = 0
     return _Looked(rows, less if background is None else less + query_bias(rows, background))
-
-
-def _row(query: Descriptor | LookalikeError) -> NDArray[np.float32] | LookalikeError:
-    return query if isinstance(query, LookalikeError) else query[None]
-
-
-def _joined(
-    described: Sequence[tuple[Descriptor, object] | LookalikeError],
-) -> NDArray[np.float32] | LookalikeError:
-    rows: list[Descriptor] = []
-    for one in described:
-        if rows and isinstance(one, NoFace):  # of a part, while the whole has one
-            continue
-        if isinstance(one, LookalikeError):
-            return one
-        rows.append(one[0])
-    return np.stack(rows)
 
 
 def _best(per_view: Sequence[Sequence[Hit]], less: NDArray[np.float32]) -> list[Hit]:
