@@ -148,16 +148,28 @@ def measure(
         ],
     }
     if count <= exact_up_to:
-        rows = np.arange(count)
-        started = time.perf_counter()
-        every = _keys(similar_pairs(descriptors, rows, threshold), count)
-        line["exact_seconds"] = round(time.perf_counter() - started, 1)
-        started = time.perf_counter()
-        some = _keys(clustered_pairs(descriptors, rows, threshold), count)
-        line["clustered_seconds"] = round(time.perf_counter() - started, 1)
-        line["edge_recall"] = round(float(np.isin(every, some).mean()), 5)
-        if python is not None:
-            line["imagededup"] = imagededup(python, descriptors, threshold, every, patience)
+        line |= beside_exact(descriptors, threshold, python, patience)
+    return line
+
+
+def beside_exact(
+    descriptors: np.ndarray, threshold: float, python: Path | None, patience: float
+) -> dict[str, object]:
+    """What comparing every pair takes, and how many of its pairs the clustered search has."""
+    count = len(descriptors)
+    rows = np.arange(count)
+    started = time.perf_counter()
+    every = _keys(similar_pairs(descriptors, rows, threshold), count)
+    exact_seconds = time.perf_counter() - started
+    started = time.perf_counter()
+    some = _keys(clustered_pairs(descriptors, rows, threshold), count)
+    line: dict[str, object] = {
+        "exact_seconds": round(exact_seconds, 1),
+        "clustered_seconds": round(time.perf_counter() - started, 1),
+        "edge_recall": round(float(np.isin(every, some).mean()), 5),
+    }
+    if python is not None:
+        line["imagededup"] = imagededup(python, descriptors, threshold, every, patience)
     return line
 
 
