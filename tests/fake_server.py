@@ -326,7 +326,13 @@ class FakeServer(
     def GetCalibration(self, request: Any, context: Any) -> calibration_pb2.GetCalibrationResponse:
         self._collection(request.collection, context)
         known = calibration_pb2.Threshold(
-            precision=0.95, min_score=0.7, reached=0.96, reached_low=0.951, reached_high=0.97, recall=0.8
+            precision=0.95,
+            min_score=0.7,
+            reached=0.96,
+            reached_low=0.951,
+            reached_high=0.97,
+            recall=0.8,
+            current_score=0.7,
         )
         return calibration_pb2.GetCalibrationResponse(
             calibration=calibration_pb2.Calibration(collection=request.collection, thresholds=[known])

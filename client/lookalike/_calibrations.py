@@ -59,7 +59,10 @@ class CalibrationCalls:
         return calibration(answer.calibration)
 
     def calibration(self, *, normalized: bool = False, timeout: float | None = None) -> Calibration:
-        """The thresholds that `calibrate` kept. Raises FailedPrecondition (NOT_CALIBRATED) without any."""
+        """The thresholds that `calibrate` kept, and the scores in force now that the collection is larger.
+
+        Raises FailedPrecondition (NOT_CALIBRATED) without any.
+        """
         request = pb.GetCalibrationRequest(collection=self.name, normalized=normalized)
         answer = self._client._call(self._calibration.GetCalibration, request, timeout)
         return calibration(answer.calibration)
@@ -154,6 +157,7 @@ def calibration(wire: pb.Calibration) -> Calibration:
         wire.item_count,
         wire.create_time.ToDatetime(tzinfo=UTC),
         wire.normalized,
+        wire.current_item_count,
     )
 
 
@@ -167,4 +171,5 @@ def _threshold(wire: pb.Threshold) -> Threshold:
         wire.reached_low,
         wire.reached_high,
         wire.recall,
+        wire.current_score if wire.HasField("current_score") else None,
     )

@@ -39,6 +39,11 @@ class Calibration:
     created: float
     normalized: bool = False
 
+    def scores(self, items: int) -> list[float]:
+        """The least score of each threshold in a collection of so many items; infinite: there is none."""
+        growth = items / max(1, self.items)
+        return [threshold.at(growth) for threshold in self.thresholds]
+
 
 def set_calibration(
     collection: Collection, pairs: ScoredPairs, precisions: Sequence[float], normalized: bool = False
@@ -86,8 +91,8 @@ def least_score(
     """
     check_precision(precision, field)
     calibration = get_calibration(collection, normalized)
-    growth = collection.count / max(1, calibration.items)
-    scores = {t.precision: t.at(growth) for t in calibration.thresholds}
+    now = calibration.scores(collection.count)
+    scores = {t.precision: score for t, score in zip(calibration.thresholds, now, strict=True)}
     fitting = [score for reached, score in scores.items() if reached >= precision]
     if fitting and math.isfinite(fitting[0]):
         return fitting[0]

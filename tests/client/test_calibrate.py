@@ -50,13 +50,16 @@ class CalibratedServer(FakeServer):
             reached=0.91,
             reached_low=0.85,
             reached_high=0.95,
+            current_score=0.66,
         )
         return calibration_pb2.Calibration(
             collection=request.collection,
             thresholds=[threshold, calibration_pb2.Threshold(precision=0.99)],
             same_pairs=60,
             different_pairs=600,
+            item_count=14,
             normalized=request.normalized,
+            current_item_count=140,
         )
 
 
@@ -95,6 +98,8 @@ def test_both_clients_send_pairs_and_read_thresholds(server: CalibratedServer) -
     assert list(server.background.descriptors.shape) == [3, 8]
     reached, unreached = learned.thresholds
     assert (reached.min_score, reached.min_score_high, unreached.min_score) == (0.61, None, None)
+    assert (reached.current_score, unreached.current_score) == (0.66, None)
+    assert (learned.item_count, learned.current_item_count) == (14, 140)
 
     async def again() -> None:
         async with AsyncClient(server.target) as client:
@@ -152,6 +157,21 @@ def test_copies_of_the_collections_own_photos_are_searched(
     assert "http" not in page
 
 
+def test_what_was_learned_is_shown_beside_what_is_in_force(
+    server: CalibratedServer, shop: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert calibrate(server, "--show", "--normalize") == 0
+    told = capsys.readouterr()
+    assert "among 14 items; 'shop' holds 140 now" in told.err
+    assert told.out.splitlines()[1].split()[:3] == ["0.9", "0.6600", "0.6100"]
+    assert calibrate(server, "--show", "--json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["current_item_count"] == 140
+    assert [threshold["current_score"] for threshold in printed["thresholds"]] == [0.66, None]
+    assert not server.pairs.collection
+    assert not (tmp_path / "lookalike-calibration.html").exists()
+
+
 def test_labelled_pairs_are_scored_by_their_descriptors(
     server: CalibratedServer, shop: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -190,6 +210,7 @@ def test_pairs_that_cannot_be_used_are_named_by_their_line(
         (["--pairs", "nowhere.csv"], 2, "nowhere.csv"),
         (["-o", "no/where.html"], 2, "there is no folder"),
         (["--background", "{empty}"], 2, "no photos in"),
+        (["--show", "--background", "{empty}"], 2, "--show learns nothing"),
     ],
 )
 def test_misuse_is_one_clear_line(

@@ -80,6 +80,10 @@ def test_a_collection_that_has_grown_asks_for_a_higher_score(catalog: Catalog) -
     before = least_score(shop, 0.9)
     shop.upsert([row(f"new{number}", 1, number) for number in range(6)])
     assert least_score(shop, 0.9) > before
+    told = get_calibration(catalog)
+    assert told.thresholds[0].current_score == least_score(shop, 0.9)
+    assert told.thresholds[0].min_score == before
+    assert (told.item_count, told.current_item_count) == (2, 8)
     kept = json.loads(shop.get_document("calibration") or "")
     del kept["thresholds"][0]["grown"]  # as collections were calibrated before
     shop.set_document("calibration", json.dumps(kept))

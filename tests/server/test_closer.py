@@ -12,8 +12,8 @@ import grpc
 import numpy as np
 import pytest
 from google.rpc import status_pb2
+from lookalike.v1 import calibration_pb2, types_pb2
 from lookalike.v1 import search_pb2 as pb
-from lookalike.v1 import types_pb2
 from lookalike_extractor.calibration import ScoredPairs
 from lookalike_extractor.errors import LookalikeError
 from lookalike_server.background import set_background
@@ -21,6 +21,7 @@ from lookalike_server.calibrations import set_calibration
 from lookalike_server.engine import Outcome
 from lookalike_server.errors import ArgumentInvalid, DescriptorInvalid
 from lookalike_server.rows import NewRow
+from lookalike_server.services.calibration import CalibrationServicer
 from made_rows import SPACE, pointing, row
 from over_wire import HandEngine, Wire, image_query, info, serving, tensor
 from PIL import Image
@@ -208,6 +209,28 @@ def test_a_precision_bounds_hits_by_the_calibration_of_the_same_kind_of_scores(
         assert ids(await wire.find(query, min_precision=0.9, normalize=True)) == []
         set_background(shop, np.eye(4, dtype=np.float32))  # what normalised scores mean is forgotten
         assert (await refusal(wire.find(query, min_precision=0.9, normalize=True)))[1] == "NOT_CALIBRATED"
+
+    run(test)
+
+
+def test_a_grown_collection_tells_the_score_that_its_searches_take(run: Callable[[Test], None]) -> None:
+    async def test(wire: Wire) -> None:
+        shop = wire.catalog.get("shop")
+        rng = np.random.default_rng(0)
+        same = rng.random(1000) < 1 / 3
+        scores = rng.normal(np.where(same, 0.7, 0.4), 0.1).astype(np.float32)
+        set_calibration(shop, ScoredPairs(scores, same, np.arange(1000)), [0.9])
+        ladder = np.linspace(0.5, 0.9, 36)
+        shop.upsert([row(f"at {score:.2f}", score, 0, 0, np.sqrt(1 - score**2)) for score in ladder])
+        request = calibration_pb2.GetCalibrationRequest(collection="shop")
+        told = (await CalibrationServicer(wire.catalog).GetCalibration(request, None)).calibration
+        (threshold,) = told.thresholds
+        assert (told.item_count, told.current_item_count) == (4, 40)
+        assert threshold.min_score < threshold.current_score
+        found = (await wire.find(descriptor_query(1, 0, 0), k=40, min_precision=0.9)).results[0].hits
+        known = (await wire.find(descriptor_query(1, 0, 0), k=40)).results[0].hits
+        assert [hit.id for hit in found] == [h.id for h in known if h.score >= threshold.current_score]
+        assert len(found) < sum(hit.score >= threshold.min_score for hit in known)
 
     run(test)
 

@@ -67,6 +67,7 @@ def _precisions(_: click.Context, __: click.Parameter, text: str) -> list[float]
     type=click.Path(dir_okay=False, path_type=Path),
     help="Histograms of the scores, and precision against recall.",
 )
+@click.option("--show", is_flag=True, help="Learn nothing: print what is known, and the scores in force now.")
 @click.option("--json", "as_json", is_flag=True, help="Print the thresholds as JSON.")
 @place_options
 def command(
@@ -79,6 +80,7 @@ def command(
     normalize: bool,
     seed: int,
     output: Path,
+    show: bool,
     as_json: bool,
     **place: Any,
 ) -> None:
@@ -88,10 +90,16 @@ def command(
     Without --pairs it makes copies of the collection's own photos, with edits that no recipe was fitted with,
     and searches them, and every second photo as it is. The photos' files must be on this machine, as
     `lookalike index` left them. A collection that grows needs no new calibration at once: its scores are set
-    higher as it does.
+    higher as it does, and --show tells which are in force.
     """
     from lookalike.cli import curves, scoring
 
+    if show and (pairs or background):
+        raise click.UsageError("--show learns nothing; leave out --pairs and --background")
+    if show:
+        with connect(**place) as client:
+            _show(client.collection(name).calibration(normalized=normalize), as_json)
+        return
     if pairs is not None and normalize:
         raise click.UsageError("labelled pairs have no queries whose scores could be normalised")
     if not output.absolute().parent.is_dir():
@@ -114,13 +122,7 @@ def command(
         )
     output.write_text(curves.page(learned, scored.scores, scored.same), encoding="utf-8")
     _tell(scored)
-    if as_json:
-        print_json(
-            {"collection": name, "report": shown(output), "thresholds": list(map(_plain, learned.thresholds))}
-        )
-    else:
-        _show(learned)
-        click.echo(f"report: {shown(output.absolute())}")
+    _show(learned, as_json, output)
 
 
 def _set_background(client: Client, collection: Collection, folder: Path, seed: int) -> None:
@@ -178,14 +180,27 @@ def _tell(scored: Scored) -> None:
         )
 
 
-def _show(learned: Calibration) -> None:
+def _show(learned: Calibration, as_json: bool, report: Path | None = None) -> None:
+    if as_json:
+        print_json(
+            {
+                "collection": learned.collection,
+                "item_count": learned.item_count,
+                "current_item_count": learned.current_item_count,
+                "thresholds": list(map(_plain, learned.thresholds)),
+            }
+            | ({"report": shown(report)} if report else {})
+        )
+        return
     say(
         f"learned from {plural(learned.same_pairs, 'pair')} of the same picture and "
-        f"{learned.different_pairs:,} of different ones; kept in {learned.collection!r}"
+        f"{learned.different_pairs:,} of different ones among {plural(learned.item_count, 'item')}; "
+        f"{learned.collection!r} holds {learned.current_item_count:,} now"
     )
     rows = [
         [
             f"{t.precision:g}",
+            _score(t.current_score),
             _score(t.min_score),
             f"{_score(t.min_score_low)} to {_score(t.min_score_high)}",
             f"{t.reached:.3f}",
@@ -194,7 +209,9 @@ def _show(learned: Calibration) -> None:
         ]
         for t in learned.thresholds
     ]
-    print_table(["precision", "score", "95 %", "reached", "95 %", "recall"], rows)
+    print_table(["precision", "in force", "as learned", "95 %", "reached", "95 %", "recall"], rows)
+    if report:
+        click.echo(f"report: {shown(report.absolute())}")
 
 
 def _score(score: float | None) -> str:

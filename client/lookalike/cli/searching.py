@@ -97,10 +97,10 @@ def _reached(collection: Collection, job: DuplicateJob) -> tuple[float, float, f
         known = collection.calibration().thresholds
     except FailedPrecondition:  # nobody has calibrated it
         return None
-    below = [t for t in known if t.min_score is not None and t.min_score <= job.threshold + 1e-6]
+    below = [t for t in known if t.current_score is not None and t.current_score <= job.threshold + 1e-6]
     if not below:
         return None
-    nearest = max(below, key=lambda t: (t.min_score, t.precision))
+    nearest = max(below, key=lambda t: (t.current_score, t.precision))
     return nearest.reached, nearest.reached_low, nearest.reached_high
 
 

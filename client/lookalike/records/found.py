@@ -52,11 +52,14 @@ class Hits(list[Hit]):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Threshold(Record):
-    """What is known of the least score for one precision. Intervals are of 95 %."""
+    """What is known of the least score for one precision: as it was learned, and the score in force now.
+
+    Intervals are of 95 %.
+    """
 
     precision: float
     min_score: float | None
-    """None when no score reaches the precision."""
+    """As it was learned; None when no score reaches the precision."""
     min_score_low: float | None
     min_score_high: float | None
     """The interval of `min_score`, by drawing pictures again; None where no score reached the precision."""
@@ -66,6 +69,9 @@ class Threshold(Record):
     reached_high: float
     recall: float
     """Share of the pairs of the same picture that are at or over `min_score`."""
+    current_score: float | None
+    """What searches and jobs take now: more than `min_score` once the collection has grown; None when no
+    score reaches the precision any more."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -84,3 +90,5 @@ class Calibration(Record):
     created: datetime
     normalized: bool = False
     """Whether it is of searches with `normalize`."""
+    current_item_count: int = 0
+    """Items of the collection now, for which the thresholds' `current_score` holds."""

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from lookalike.v1 import types_pb2 as lookalike_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1elookalike/v1/calibration.proto\x12\x0clookalike.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18lookalike/v1/types.proto\"M\n\x0bScoredPairs\x12\x0e\n\x06scores\x18\x01 \x03(\x02\x12\x0c\n\x04same\x18\x02 \x03(\x08\x12\x10\n\x08pictures\x18\x03 \x03(\r\x12\x0e\n\x06missed\x18\x04 \x01(\r\"\xee\x01\n\tThreshold\x12\x11\n\tprecision\x18\x01 \x01(\x01\x12\x16\n\tmin_score\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x1a\n\rmin_score_low\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x1b\n\x0emin_score_high\x18\x04 \x01(\x01H\x02\x88\x01\x01\x12\x0f\n\x07reached\x18\x05 \x01(\x01\x12\x13\n\x0breached_low\x18\x06 \x01(\x01\x12\x14\n\x0creached_high\x18\x07 \x01(\x01\x12\x0e\n\x06recall\x18\x08 \x01(\x01\x42\x0c\n\n_min_scoreB\x10\n\x0e_min_score_lowB\x11\n\x0f_min_score_high\"\xea\x01\n\x0b\x43\x61libration\x12\x12\n\ncollection\x18\x01 \x01(\t\x12+\n\nthresholds\x18\x02 \x03(\x0b\x32\x17.lookalike.v1.Threshold\x12\x12\n\nsame_pairs\x18\x03 \x01(\x04\x12\x17\n\x0f\x64ifferent_pairs\x18\x04 \x01(\x04\x12\x14\n\x0cmissed_pairs\x18\x05 \x01(\x04\x12\x12\n\nitem_count\x18\x06 \x01(\x04\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nnormalized\x18\x08 \x01(\x08\"}\n\x15SetCalibrationRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12(\n\x05pairs\x18\x02 \x01(\x0b\x32\x19.lookalike.v1.ScoredPairs\x12\x12\n\nprecisions\x18\x03 \x03(\x01\x12\x12\n\nnormalized\x18\x04 \x01(\x08\"H\n\x16SetCalibrationResponse\x12.\n\x0b\x63\x61libration\x18\x01 \x01(\x0b\x32\x19.lookalike.v1.Calibration\"?\n\x15GetCalibrationRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x12\n\nnormalized\x18\x02 \x01(\x08\"H\n\x16GetCalibrationResponse\x12.\n\x0b\x63\x61libration\x18\x01 \x01(\x0b\x32\x19.lookalike.v1.Calibration\"U\n\x14SetBackgroundRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12)\n\x0b\x64\x65scriptors\x18\x02 \x01(\x0b\x32\x14.lookalike.v1.Tensor\"\x17\n\x15SetBackgroundResponse2\xb7\x02\n\x12\x43\x61librationService\x12`\n\x0eSetCalibration\x12#.lookalike.v1.SetCalibrationRequest\x1a$.lookalike.v1.SetCalibrationResponse\"\x03\x90\x02\x02\x12`\n\x0eGetCalibration\x12#.lookalike.v1.GetCalibrationRequest\x1a$.lookalike.v1.GetCalibrationResponse\"\x03\x90\x02\x01\x12]\n\rSetBackground\x12\".lookalike.v1.SetBackgroundRequest\x1a#.lookalike.v1.SetBackgroundResponse\"\x03\x90\x02\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1elookalike/v1/calibration.proto\x12\x0clookalike.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18lookalike/v1/types.proto\"M\n\x0bScoredPairs\x12\x0e\n\x06scores\x18\x01 \x03(\x02\x12\x0c\n\x04same\x18\x02 \x03(\x08\x12\x10\n\x08pictures\x18\x03 \x03(\r\x12\x0e\n\x06missed\x18\x04 \x01(\r\"\x9c\x02\n\tThreshold\x12\x11\n\tprecision\x18\x01 \x01(\x01\x12\x16\n\tmin_score\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x1a\n\rmin_score_low\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x1b\n\x0emin_score_high\x18\x04 \x01(\x01H\x02\x88\x01\x01\x12\x0f\n\x07reached\x18\x05 \x01(\x01\x12\x13\n\x0breached_low\x18\x06 \x01(\x01\x12\x14\n\x0creached_high\x18\x07 \x01(\x01\x12\x0e\n\x06recall\x18\x08 \x01(\x01\x12\x1a\n\rcurrent_score\x18\t \x01(\x01H\x03\x88\x01\x01\x42\x0c\n\n_min_scoreB\x10\n\x0e_min_score_lowB\x11\n\x0f_min_score_highB\x10\n\x0e_current_score\"\x86\x02\n\x0b\x43\x61libration\x12\x12\n\ncollection\x18\x01 \x01(\t\x12+\n\nthresholds\x18\x02 \x03(\x0b\x32\x17.lookalike.v1.Threshold\x12\x12\n\nsame_pairs\x18\x03 \x01(\x04\x12\x17\n\x0f\x64ifferent_pairs\x18\x04 \x01(\x04\x12\x14\n\x0cmissed_pairs\x18\x05 \x01(\x04\x12\x12\n\nitem_count\x18\x06 \x01(\x04\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nnormalized\x18\x08 \x01(\x08\x12\x1a\n\x12\x63urrent_item_count\x18\t \x01(\x04\"}\n\x15SetCalibrationRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12(\n\x05pairs\x18\x02 \x01(\x0b\x32\x19.lookalike.v1.ScoredPairs\x12\x12\n\nprecisions\x18\x03 \x03(\x01\x12\x12\n\nnormalized\x18\x04 \x01(\x08\"H\n\x16SetCalibrationResponse\x12.\n\x0b\x63\x61libration\x18\x01 \x01(\x0b\x32\x19.lookalike.v1.Calibration\"?\n\x15GetCalibrationRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x12\n\nnormalized\x18\x02 \x01(\x08\"H\n\x16GetCalibrationResponse\x12.\n\x0b\x63\x61libration\x18\x01 \x01(\x0b\x32\x19.lookalike.v1.Calibration\"U\n\x14SetBackgroundRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12)\n\x0b\x64\x65scriptors\x18\x02 \x01(\x0b\x32\x14.lookalike.v1.Tensor\"\x17\n\x15SetBackgroundResponse2\xb7\x02\n\x12\x43\x61librationService\x12`\n\x0eSetCalibration\x12#.lookalike.v1.SetCalibrationRequest\x1a$.lookalike.v1.SetCalibrationResponse\"\x03\x90\x02\x02\x12`\n\x0eGetCalibration\x12#.lookalike.v1.GetCalibrationRequest\x1a$.lookalike.v1.GetCalibrationResponse\"\x03\x90\x02\x01\x12]\n\rSetBackground\x12\".lookalike.v1.SetBackgroundRequest\x1a#.lookalike.v1.SetBackgroundResponse\"\x03\x90\x02\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,21 +42,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SCOREDPAIRS']._serialized_start=107
   _globals['_SCOREDPAIRS']._serialized_end=184
   _globals['_THRESHOLD']._serialized_start=187
-  _globals['_THRESHOLD']._serialized_end=425
-  _globals['_CALIBRATION']._serialized_start=428
-  _globals['_CALIBRATION']._serialized_end=662
-  _globals['_SETCALIBRATIONREQUEST']._serialized_start=664
-  _globals['_SETCALIBRATIONREQUEST']._serialized_end=789
-  _globals['_SETCALIBRATIONRESPONSE']._serialized_start=791
-  _globals['_SETCALIBRATIONRESPONSE']._serialized_end=863
-  _globals['_GETCALIBRATIONREQUEST']._serialized_start=865
-  _globals['_GETCALIBRATIONREQUEST']._serialized_end=928
-  _globals['_GETCALIBRATIONRESPONSE']._serialized_start=930
-  _globals['_GETCALIBRATIONRESPONSE']._serialized_end=1002
-  _globals['_SETBACKGROUNDREQUEST']._serialized_start=1004
-  _globals['_SETBACKGROUNDREQUEST']._serialized_end=1089
-  _globals['_SETBACKGROUNDRESPONSE']._serialized_start=1091
-  _globals['_SETBACKGROUNDRESPONSE']._serialized_end=1114
-  _globals['_CALIBRATIONSERVICE']._serialized_start=1117
-  _globals['_CALIBRATIONSERVICE']._serialized_end=1428
+  _globals['_THRESHOLD']._serialized_end=471
+  _globals['_CALIBRATION']._serialized_start=474
+  _globals['_CALIBRATION']._serialized_end=736
+  _globals['_SETCALIBRATIONREQUEST']._serialized_start=738
+  _globals['_SETCALIBRATIONREQUEST']._serialized_end=863
+  _globals['_SETCALIBRATIONRESPONSE']._serialized_start=865
+  _globals['_SETCALIBRATIONRESPONSE']._serialized_end=937
+  _globals['_GETCALIBRATIONREQUEST']._serialized_start=939
+  _globals['_GETCALIBRATIONREQUEST']._serialized_end=1002
+  _globals['_GETCALIBRATIONRESPONSE']._serialized_start=1004
+  _globals['_GETCALIBRATIONRESPONSE']._serialized_end=1076
+  _globals['_SETBACKGROUNDREQUEST']._serialized_start=1078
+  _globals['_SETBACKGROUNDREQUEST']._serialized_end=1163
+  _globals['_SETBACKGROUNDRESPONSE']._serialized_start=1165
+  _globals['_SETBACKGROUNDRESPONSE']._serialized_end=1188
+  _globals['_CALIBRATIONSERVICE']._serialized_start=1191
+  _globals['_CALIBRATIONSERVICE']._serialized_end=1502
 # @@protoc_insertion_point(module_scope)

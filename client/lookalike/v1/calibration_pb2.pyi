@@ -59,8 +59,8 @@ global___ScoredPairs = ScoredPairs
 
 @typing.final
 class Threshold(google.protobuf.message.Message):
-    """Threshold is what is known of the least score for one precision. Intervals
-    are of 95 %.
+    """Threshold is what is known of the least score for one precision: as it was
+    learned, and the score in force now. Intervals are of 95 %.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -73,11 +73,12 @@ class Threshold(google.protobuf.message.Message):
     REACHED_LOW_FIELD_NUMBER: builtins.int
     REACHED_HIGH_FIELD_NUMBER: builtins.int
     RECALL_FIELD_NUMBER: builtins.int
+    CURRENT_SCORE_FIELD_NUMBER: builtins.int
     precision: builtins.float
     """Precision that was asked for, between 0 and 1."""
     min_score: builtins.float
-    """Least score at which the pairs have that precision; unset when no score
-    reaches it.
+    """Least score at which the pairs have that precision, as it was learned;
+    unset when no score reaches it.
     """
     min_score_low: builtins.float
     """Lower end of the interval of `min_score`, by drawing pictures again; unset
@@ -93,6 +94,14 @@ class Threshold(google.protobuf.message.Message):
     """Upper end of Wilson's interval of `reached`."""
     recall: builtins.float
     """Share of the pairs of the same picture that are at or over `min_score`."""
+    current_score: builtins.float
+    """Least score in force: what a search with `min_precision`, or a job with
+    this precision, takes while the collection holds
+    `Calibration.current_item_count` items. It is `min_score` until the
+    collection has grown since it was calibrated, and more afterwards, since a
+    query then meets more pictures that look alike. Unset when no score
+    reaches the precision now.
+    """
     def __init__(
         self,
         *,
@@ -104,9 +113,12 @@ class Threshold(google.protobuf.message.Message):
         reached_low: builtins.float = ...,
         reached_high: builtins.float = ...,
         recall: builtins.float = ...,
+        current_score: builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_min_score", b"_min_score", "_min_score_high", b"_min_score_high", "_min_score_low", b"_min_score_low", "min_score", b"min_score", "min_score_high", b"min_score_high", "min_score_low", b"min_score_low"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_min_score", b"_min_score", "_min_score_high", b"_min_score_high", "_min_score_low", b"_min_score_low", "min_score", b"min_score", "min_score_high", b"min_score_high", "min_score_low", b"min_score_low", "precision", b"precision", "reached", b"reached", "reached_high", b"reached_high", "reached_low", b"reached_low", "recall", b"recall"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_current_score", b"_current_score", "_min_score", b"_min_score", "_min_score_high", b"_min_score_high", "_min_score_low", b"_min_score_low", "current_score", b"current_score", "min_score", b"min_score", "min_score_high", b"min_score_high", "min_score_low", b"min_score_low"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_current_score", b"_current_score", "_min_score", b"_min_score", "_min_score_high", b"_min_score_high", "_min_score_low", b"_min_score_low", "current_score", b"current_score", "min_score", b"min_score", "min_score_high", b"min_score_high", "min_score_low", b"min_score_low", "precision", b"precision", "reached", b"reached", "reached_high", b"reached_high", "reached_low", b"reached_low", "recall", b"recall"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_current_score", b"_current_score"]) -> typing.Literal["current_score"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_min_score", b"_min_score"]) -> typing.Literal["min_score"] | None: ...
     @typing.overload
@@ -130,6 +142,7 @@ class Calibration(google.protobuf.message.Message):
     ITEM_COUNT_FIELD_NUMBER: builtins.int
     CREATE_TIME_FIELD_NUMBER: builtins.int
     NORMALIZED_FIELD_NUMBER: builtins.int
+    CURRENT_ITEM_COUNT_FIELD_NUMBER: builtins.int
     collection: builtins.str
     """Name of the collection."""
     same_pairs: builtins.int
@@ -139,11 +152,13 @@ class Calibration(google.protobuf.message.Message):
     missed_pairs: builtins.int
     """Pairs of the same picture that the search did not return."""
     item_count: builtins.int
-    """Items of the collection when it was set. A collection that has grown much
-    since holds more pictures that look alike: set it again.
+    """Items of the collection when it was set. After a growth of ten times, set
+    it again.
     """
     normalized: builtins.bool
     """Whether it is of searches with `normalize`."""
+    current_item_count: builtins.int
+    """Items of the collection now: how many `Threshold.current_score` is for."""
     @property
     def thresholds(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Threshold]:
         """One for each precision asked for, ascending."""
@@ -163,9 +178,10 @@ class Calibration(google.protobuf.message.Message):
         item_count: builtins.int = ...,
         create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         normalized: builtins.bool = ...,
+        current_item_count: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["create_time", b"create_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["collection", b"collection", "create_time", b"create_time", "different_pairs", b"different_pairs", "item_count", b"item_count", "missed_pairs", b"missed_pairs", "normalized", b"normalized", "same_pairs", b"same_pairs", "thresholds", b"thresholds"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["collection", b"collection", "create_time", b"create_time", "current_item_count", b"current_item_count", "different_pairs", b"different_pairs", "item_count", b"item_count", "missed_pairs", b"missed_pairs", "normalized", b"normalized", "same_pairs", b"same_pairs", "thresholds", b"thresholds"]) -> None: ...
 
 global___Calibration = Calibration
 
@@ -260,7 +276,7 @@ class GetCalibrationResponse(google.protobuf.message.Message):
     CALIBRATION_FIELD_NUMBER: builtins.int
     @property
     def calibration(self) -> global___Calibration:
-        """As it was set last."""
+        """As it was set last, with the scores in force now."""
 
     def __init__(
         self,

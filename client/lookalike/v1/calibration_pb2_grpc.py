@@ -72,7 +72,8 @@ class CalibrationServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetCalibration(self, request, context):
-        """Returns the thresholds of a collection. FAILED_PRECONDITION with reason
+        """Returns the thresholds of a collection as they were learned, and the scores
+        in force for as many items as it holds now. FAILED_PRECONDITION with reason
         NOT_CALIBRATED when it has none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -39,7 +39,8 @@ class CalibrationServiceStub:
         lookalike.v1.calibration_pb2.GetCalibrationRequest,
         lookalike.v1.calibration_pb2.GetCalibrationResponse,
     ]
-    """Returns the thresholds of a collection. FAILED_PRECONDITION with reason
+    """Returns the thresholds of a collection as they were learned, and the scores
+    in force for as many items as it holds now. FAILED_PRECONDITION with reason
     NOT_CALIBRATED when it has none.
     """
 
@@ -74,7 +75,8 @@ class CalibrationServiceAsyncStub:
         lookalike.v1.calibration_pb2.GetCalibrationRequest,
         lookalike.v1.calibration_pb2.GetCalibrationResponse,
     ]
-    """Returns the thresholds of a collection. FAILED_PRECONDITION with reason
+    """Returns the thresholds of a collection as they were learned, and the scores
+    in force for as many items as it holds now. FAILED_PRECONDITION with reason
     NOT_CALIBRATED when it has none.
     """
 
@@ -113,7 +115,8 @@ class CalibrationServiceServicer(metaclass=abc.ABCMeta):
         request: lookalike.v1.calibration_pb2.GetCalibrationRequest,
         context: _ServicerContext,
     ) -> typing.Union[lookalike.v1.calibration_pb2.GetCalibrationResponse, collections.abc.Awaitable[lookalike.v1.calibration_pb2.GetCalibrationResponse]]:
-        """Returns the thresholds of a collection. FAILED_PRECONDITION with reason
+        """Returns the thresholds of a collection as they were learned, and the scores
+        in force for as many items as it holds now. FAILED_PRECONDITION with reason
         NOT_CALIBRATED when it has none.
         """
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from lookalike_server.background import set_background
 from lookalike_server.calibrations import Calibration, check_precision, get_calibration, set_calibration
 from lookalike_server.catalog import Catalog
+from lookalike_server.collection import Collection
 from lookalike_server.errors import ArgumentInvalid, MessageTooLarge
 from lookalike_server.services.spaces import in_thread
 from lookalike_server.wire import tensor_to_array
@@ -34,14 +35,14 @@ class CalibrationServicer(calibration_pb2_grpc.CalibrationServiceServicer):
         learned = await in_thread(
             self._catalog.workers, set_calibration, collection, pairs, precisions, request.normalized
         )
-        return pb.SetCalibrationResponse(calibration=_to_wire(collection.name, learned))
+        return pb.SetCalibrationResponse(calibration=_to_wire(collection, learned))
 
     async def GetCalibration(  # noqa: N802
         self, request: pb.GetCalibrationRequest, context: Any
     ) -> pb.GetCalibrationResponse:
         collection = self._catalog.get(request.collection)
         kept = await in_thread(self._catalog.workers, get_calibration, collection, request.normalized)
-        return pb.GetCalibrationResponse(calibration=_to_wire(collection.name, kept))
+        return pb.GetCalibrationResponse(calibration=_to_wire(collection, kept))
 
     async def SetBackground(  # noqa: N802
         self, request: pb.SetBackgroundRequest, context: Any
@@ -93,21 +94,23 @@ def _precisions(request: pb.SetCalibrationRequest) -> list[float]:
     return list(request.precisions or PRECISIONS)
 
 
-def _to_wire(collection: str, calibration: Calibration) -> pb.Calibration:
+def _to_wire(collection: Collection, calibration: Calibration) -> pb.Calibration:
+    count = collection.count
     message = pb.Calibration(
-        collection=collection,
-        thresholds=map(_threshold, calibration.thresholds),
+        collection=collection.name,
+        thresholds=map(_threshold, calibration.thresholds, calibration.scores(count)),
         same_pairs=calibration.same,
         different_pairs=calibration.different,
         missed_pairs=calibration.missed,
         item_count=calibration.items,
         normalized=calibration.normalized,
+        current_item_count=count,
     )
     message.create_time.FromMilliseconds(round(calibration.created * 1000))
     return message
 
 
-def _threshold(threshold: Threshold) -> pb.Threshold:
+def _threshold(threshold: Threshold, now: float) -> pb.Threshold:
     def known(score: float) -> float | None:
         return score if math.isfinite(score) else None
 
@@ -120,4 +123,5 @@ def _threshold(threshold: Threshold) -> pb.Threshold:
         reached_low=threshold.reached_low,
         reached_high=threshold.reached_high,
         recall=threshold.recall,
+        current_score=known(now),
     )
