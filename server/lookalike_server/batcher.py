@@ -38,8 +38,11 @@ class Sizes(Protocol):
     def efficient(self, model: Model, *, bulk: bool) -> int:
         """The size over which a batch only takes longer."""
 
-    def soonest(self, model: Model) -> float:
-        """The seconds that one image takes."""
+    def largest(self, model: Model, *, bulk: bool) -> int:
+        """The size that is taken just now if time allows: the efficient one, or now and then a larger one."""
+
+    def seconds(self, model: Model, images: int) -> float:
+        """Of a batch of so many."""
 
     def within(self, model: Model, seconds: float) -> int:
         """The size that can be computed in so many seconds."""
@@ -120,6 +123,17 @@ class Line:
                 return _alone(taker.own.popleft())
             return self._batch(most, sizes, free) if self._any_for(taker) else None
 
+    def take_more(self, most: int, sizes: Sizes, taker: Taker, ahead: float) -> Batch | None:
+        """Returns jobs for somebody who is free in so many seconds, as `take_batch`, but waits for none.
+
+        Where others are free now what waits is theirs.
+        """
+        with self._changed:
+            if taker.own:
+                return _alone(taker.own.popleft())
+            theirs = any(not other.rests() for other in self._free)
+            return self._batch(most, sizes, 1, ahead) if self._any_for(taker) and not theirs else None
+
     def take_share(self, most: int, takers: int) -> list[Job] | None:
         """Waits for jobs and returns one taker's share of them, at most `most`; None once closed and empty.
 
@@ -167,26 +181,34 @@ class Line:
             return self._bulk, self._interactive
         return self._interactive, self._bulk
 
-    def _batch(self, most: int, sizes: Sizes | None, free: int) -> Batch:
+    def _batch(self, most: int, sizes: Sizes | None, free: int, ahead: float = 0.0) -> Batch:
         kinds = self._kinds()
         model, _ = _next(next(lanes for lanes in kinds if lanes))
         share = _share(sum(len(lanes.get(model, ())) for lanes in kinds), free)
         batch, nearest, in_time = Batch([], "drained"), math.inf, most
-        now = time.monotonic()
-        soonest = now + sizes.soonest(model) if sizes else now
+        now = time.monotonic() + ahead
         for lanes in kinds:
-            efficient = min(most, sizes.efficient(model, bulk=lanes is self._bulk)) if sizes else most
             lane = lanes.get(model) or Turns()
-            while lane and len(batch.jobs) < min(efficient, in_time, share):
+            largest, least = self._bounds(model, most, sizes, lanes)
+            soonest = now + sizes.seconds(model, least) if sizes else now
+            while lane and len(batch.jobs) < min(largest, in_time, share):
                 job = lane.take()
                 (batch.jobs if job.wanted(soonest) else batch.dropped).append(job)
                 if sizes and job.call.deadline < nearest:
                     nearest = job.call.deadline
-                    in_time = max(sizes.within(model, nearest - now), most // _LEAST_PART, 1)
+                    in_time = max(sizes.within(model, nearest - now), least)
             if lane:
                 batch.released = _why(len(batch.jobs), most, in_time, share)
             _served(lanes, model)
         return batch
+
+    def _bounds(self, model: Model, most: int, sizes: Sizes | None, lanes: _Lanes) -> tuple[int, int]:
+        """The most jobs of these lanes for a batch, and how many it takes however near a deadline is."""
+        if sizes is None:
+            return most, 1
+        bulk, waiting = lanes is self._bulk, len(lanes.get(model, ()))
+        efficient, largest = sizes.efficient(model, bulk=bulk), sizes.largest(model, bulk=bulk)
+        return min(most, largest), max(1, min(efficient, most // _LEAST_PART, waiting))
 
 
 def _alone(job: Job) -> Batch:

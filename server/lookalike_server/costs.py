@@ -2,6 +2,7 @@
 
 A model has one input size, so that its cost is that of the size too. The shape of the line, how `once`
 compares with `each`, belongs to model and device and changes slowly; the speed is that of the last batches.
+And by how much the answers then come later than that says.
 """
 
 from __future__ import annotations
@@ -20,6 +21,11 @@ _MOST_TIMES = 4.0
 # share of the mean cost of an image.
 _LEAST_SPREAD = 0.25
 _LEAST_SLOPE = 0.001
+
+# Of a margin: where it begins and its bounds, the share that is to be done within it, how fast it is learned.
+_FIRST_TIMES, _LEAST_TIMES, _GREATEST_TIMES = 1.15, 1.05, 3.0
+_IN_TIME, _STEP = 0.95, 0.05
+_LEAST_PREDICTED = 0.05
 
 
 class Cost:
@@ -87,3 +93,24 @@ class Cost:
             self._start = mean_t - self._slope * mean_n
         elif not self._slope:
             self._slope = mean_t / mean_n
+
+
+class Margin:
+    """How many times as long as predicted to allow, learned so that one answer in twenty takes longer.
+
+    A quantile followed one observation at a time (Robbins and Monro, "A stochastic approximation method",
+    1951): a step up for each that took longer, a nineteenth of it down for each that did not.
+
+    Attributes:
+        times: the predicted seconds to allow.
+    """
+
+    def __init__(self) -> None:
+        self.times = _FIRST_TIMES
+
+    def learn(self, predicted: float, seconds: float) -> None:
+        """Takes note of what was predicted to take so long, and took at least so many seconds."""
+        if predicted < _LEAST_PREDICTED:
+            return  # what is besides the work counts for too much
+        step = 1 - _IN_TIME if seconds <= self.times * predicted else -_IN_TIME
+        self.times = min(max(self.times * (1 - _STEP * step), _LEAST_TIMES), _GREATEST_TIMES)

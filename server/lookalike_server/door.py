@@ -11,6 +11,7 @@ from lookalike_extractor.errors import LookalikeError, PixelLimit
 from lookalike_extractor.images import ImageLimits, sniff
 
 from lookalike_server.admission import Room
+from lookalike_server.costs import Margin
 from lookalike_server.errors import DeadlineUnreachable, DeviceStalled, Draining, QueueFull
 from lookalike_server.jobs import Call, Job
 from lookalike_server.readiness import Readiness
@@ -19,8 +20,6 @@ from lookalike_server.wire import internal
 
 _LEAST_PATIENCE, _MOST_PATIENCE = 0.02, 5.0
 _UNKNOWN_SECONDS = 0.01
-# Under overload the line is as long as deadlines allow: without a margin half of those let in came too late.
-_MARGIN = 1.15
 
 
 class Door:
@@ -33,6 +32,8 @@ class Door:
     def __init__(self, room: Room, stages: Stages, readiness: Readiness) -> None:
         self.draining = asyncio.Event()
         self._room, self._stages, self._readiness = room, stages, readiness
+        # Under overload the line is as long as deadlines allow, and many would come a little too late.
+        self._margin = Margin()
 
     async def admit(self, call: Call, jobs: Sequence[Job]) -> None:
         """Takes room for the jobs; bulk waits for it.
@@ -55,12 +56,18 @@ class Door:
             raise self._full(jobs)
 
     def _check_deadline(self, call: Call, jobs: Sequence[Job]) -> None:
-        left, needed = call.deadline - time.monotonic(), _MARGIN * self.seconds_until(jobs)
+        call.admitted, call.predicted = time.monotonic(), self.seconds_until(jobs)
+        left, needed = call.deadline - call.admitted, self._margin.times * call.predicted
         if needed >= left:
             raise DeadlineUnreachable(
                 f"The answer would take {needed:.2f} s, the deadline leaves {max(left, 0):.2f} s.",
                 retry_after_ms=f"{_bounded(needed - left) * 1000:.0f}",
             )
+
+    def learn(self, call: Call) -> None:
+        """Takes note of a call that has been answered, or whose deadline has passed."""
+        if call.predicted:
+            self._margin.learn(call.predicted, time.monotonic() - call.admitted)
 
     def _full(self, jobs: Sequence[Job]) -> QueueFull:
         """Who comes back when so many images as he sends have been computed finds room for them."""

@@ -232,7 +232,9 @@ class Engine:
             self._road.send(call, jobs)
             async with asyncio.timeout_at(None if call.deadline == math.inf else call.deadline):
                 await call.done
+            self._door.learn(call)
         except TimeoutError:
+            self._door.learn(call)
             raise DeadlineUnreachable("The deadline passed before the work was done.") from None
         finally:
             call.left = True

@@ -57,6 +57,10 @@ class Call:
     """By the monotonic clock."""
     probe: bool = False
     """A canary: it needs no room, and no stored result may answer for it."""
+    admitted: float = 0.0
+    """When it was let in, by the monotonic clock."""
+    predicted: float = 0.0
+    """The seconds it was to take from then; 0 where nobody said."""
     left: bool = False
     """True once the caller has gone: its jobs are dropped unseen."""
 

@@ -122,7 +122,7 @@ class Stages:
                 ahead[model] = ahead.get(model, 0) + count
         work = sum(self._in_batches(model, count) for model, count in ahead.items())
         left = sum(replica.seconds_left() for replica in working)
-        longest = max(self.soonest(model) for model in images)
+        longest = max(model.cost.seconds(1) for model in images)
         return max((work + left) / len(working), longest)
 
     def _in_batches(self, model: Model, images: int) -> float:
@@ -131,17 +131,26 @@ class Stages:
 
     def efficient(self, model: Model, *, bulk: bool) -> int:
         """The size over which a batch only keeps everybody waiting for longer."""
-        if bulk and time.monotonic() - self.interactive_at < _ABOUT_SECONDS:
+        if bulk and self._interactive_about():
             cost = model.cost
             short = max(_TIMES_BESIDE_INTERACTIVE * cost.seconds(SMALLEST), _SECONDS_BESIDE_INTERACTIVE)
             return max(SMALLEST, min(cost.efficient(_SHARE), cost.within(short)))
+        return model.cost.efficient(_SHARE, _LEAST_BULK if bulk else SMALLEST)
+
+    def largest(self, model: Model, *, bulk: bool) -> int:
+        """The efficient size; now and then a larger one, where it keeps no interactive caller waiting."""
+        size = self.efficient(model, bulk=bulk)
+        if bulk and self._interactive_about():
+            return size
         self._asked += 1
-        size = model.cost.efficient(_SHARE, _LEAST_BULK if bulk else SMALLEST)
         return size if self._asked % _LARGER_EACH else size * _LARGER
 
-    def soonest(self, model: Model) -> float:
-        """The seconds that one image takes."""
-        return model.cost.seconds(1)
+    def _interactive_about(self) -> bool:
+        return time.monotonic() - self.interactive_at < _ABOUT_SECONDS
+
+    def seconds(self, model: Model, images: int) -> float:
+        """Of a batch of so many."""
+        return model.cost.seconds(images)
 
     def within(self, model: Model, seconds: float) -> int:
         """The size that can be computed in so many seconds."""

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 from lookalike_extractor.images import ImageLimits
+from lookalike_server.batcher import Line
 from lookalike_server.cache import ResultCache
 from lookalike_server.device import Device
+from lookalike_server.jobs import Call, Job
 from lookalike_server.served import Model
 from lookalike_server.stages import Stages
 from serving import TinyModel
@@ -56,6 +58,38 @@ def test_a_wrong_first_impression_of_what_batches_cost_is_unlearned(stages: Stag
     model = costing(0.030, 0.0)  # as if a large batch had met with other work on the machine
     assert stages.efficient(model, bulk=False) == 2
     for _ in range(1500):
-        n = min(64, stages.efficient(model, bulk=False))
+        n = min(64, stages.largest(model, bulk=False))
         model.cost.learn(n, 0.014 * n + 0.031, weight=n / 2)
     assert model.cost.efficient(0.95) == pytest.approx(43, rel=0.3)
+
+
+def waiting(line: Line, model: Model, seconds_left: list[float]) -> None:
+    now = time.monotonic()
+    for left in seconds_left:
+        call = Call(done=None, pending=1, bulk=False, deadline=now + left)  # type: ignore[arg-type]
+        line.put([Job(call, b"", model, size=1)])
+
+
+def test_larger_batches_are_tried_now_and_then_but_not_where_somebody_would_be_late(stages: Stages) -> None:
+    model, line = costing(0.010, 0.0), Line()
+    for left, largest in (60.0, 8), (0.045, 4):
+        sizes = []
+        for _ in range(100):
+            waiting(line, model, [left] * 16)
+            sizes.append(len(line.take_batch(64, stages).jobs))  # type: ignore[union-attr]
+            line.clear()
+        assert max(sizes) == largest
+        assert sorted(sizes)[50] == 2
+
+
+def test_who_would_come_too_late_even_in_a_small_batch_is_not_computed(stages: Stages) -> None:
+    model, line = costing(0.010, 0.0), Line()
+    waiting(line, model, [0.015, 0.5, 0.5])
+    batch = line.take_batch(64, stages)
+    assert batch is not None
+    assert (len(batch.dropped), len(batch.jobs)) == (1, 2)
+    line.clear()
+    waiting(line, model, [0.015])
+    alone = line.take_batch(64, stages)
+    assert alone is not None
+    assert (len(alone.dropped), len(alone.jobs)) == (0, 1)

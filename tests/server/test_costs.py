@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lookalike_server.costs import Cost
+from lookalike_server.costs import Cost, Margin
 
 seconds = st.floats(1e-4, 1.0)
 
@@ -54,3 +55,22 @@ def test_images_that_can_be_computed_in_time() -> None:
     cost = learned(0.01, 0.05, [2, 8, 32])
     assert cost.within(0.15) == pytest.approx(10, abs=1)
     assert cost.within(0.01) == 0
+
+
+def test_of_twenty_answers_nineteen_come_within_the_margin() -> None:
+    random = np.random.default_rng(0)
+    took = 0.2 * random.lognormal(0.1, 0.25, 4000)
+    margin = Margin()
+    inside = []
+    for seconds in took:
+        inside.append(seconds <= margin.times * 0.2)
+        margin.learn(0.2, seconds)
+    assert np.mean(inside[500:]) == pytest.approx(0.95, abs=0.01)
+
+
+def test_what_is_over_at_once_says_nothing_of_the_margin() -> None:
+    margin = Margin()
+    before = margin.times
+    for _ in range(100):
+        margin.learn(0.001, 0.1)
+    assert margin.times == before

@@ -27,18 +27,22 @@ def good() -> list[bytes]:
 
 
 class SteadyDevice(Device):
-    """Takes the same time for each image."""
+    """Takes the same time for each image, whatever else this machine does."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__([TinyModel()])
         self.seconds = seconds
+        self.images, self.busy = 0, 0.0
 
     def warm_up(self) -> list[list[tuple[int, float]]]:
         return [[(n, n * self.seconds) for n in (2, 2, 8)]]
 
     def run(self, model: int, pixels: Sequence[Any]) -> dict[str, Any]:
+        started = time.monotonic()
         time.sleep(self.seconds * len(pixels))
-        return super().run(model, pixels)
+        self.images += len(pixels)
+        self.busy += time.monotonic() - started
+        return {"tiny": np.full((len(pixels), 8), 8**-0.5, np.float32)}
 
 
 class PairingDevice(SteadyDevice):
@@ -207,12 +211,11 @@ def test_images_whose_deadline_passes_in_the_line_are_dropped(good: list[bytes])
 
 
 @pytest.mark.parametrize("times", [2, 10])
-def test_under_overload_the_work_goes_on_and_refusals_come_at_once(good: list[bytes], times: int) -> None:
+def test_under_overload_the_device_neither_waits_nor_works_in_vain(times: int) -> None:
     """Open loop: calls come at a fixed rate, whatever becomes of those before."""
     each, seconds, deadline = 0.01, 1.5, 0.3
 
     async def main() -> None:
-        image = np.zeros((16, 16, 3), np.uint8)
         refusals: list[float] = []
         answers = 0
 
@@ -220,40 +223,28 @@ def test_under_overload_the_work_goes_on_and_refusals_come_at_once(good: list[by
             nonlocal answers
             started = time.monotonic()
             try:
-                await as_caller(engine.embed([image], []), seconds=deadline)
+                await as_caller(engine.embed([np.zeros((16, 16, 3), np.uint8)], []), seconds=deadline)
                 answers += 1
             except (DeadlineUnreachable, QueueFull) as error:
                 if "would take" in error.message or isinstance(error, QueueFull):
                     refusals.append(time.monotonic() - started)
 
-        async with running(SteadyDevice(each), most_images=64) as engine:
-            peak = await images_a_second(engine, image)
-            rate = times * peak
+        device = SteadyDevice(each)
+        async with running(device, most_images=64) as engine:
             calls, started = [], time.monotonic()
             while (now := time.monotonic() - started) < seconds:
-                calls += [asyncio.create_task(call(engine)) for _ in range(int(now * rate) - len(calls))]
+                due = int(now * times / each)
+                calls += [asyncio.create_task(call(engine)) for _ in range(due - len(calls))]
                 await asyncio.sleep(0.005)
             await asyncio.gather(*calls)
             elapsed = time.monotonic() - started
-        assert answers >= 0.75 * peak * elapsed  # measured by benchmarks/serving/overload.py
+        # Goodput over the wire is measured by benchmarks/serving/overload.py.
+        assert device.busy >= 0.85 * elapsed
+        assert answers >= 0.85 * device.images
         assert len(refusals) > len(calls) / 4
         assert np.median(refusals) < 0.005
 
     asyncio.run(main())
-
-
-async def images_a_second(engine: Engine, image: Any, seconds: float = 0.7) -> float:
-    """What 8 callers get who wait for each answer."""
-    limit, done = time.monotonic() + seconds, 0
-
-    async def caller() -> None:
-        nonlocal done
-        while time.monotonic() < limit:
-            await one(engine, image)
-            done += 1
-
-    await asyncio.gather(*(caller() for _ in range(8)))
-    return done / seconds
 
 
 def test_an_interactive_caller_hardly_notices_a_saturating_stream(good: list[bytes]) -> None:

@@ -26,7 +26,7 @@ CHUNK = request(*[IMAGE] * 64)
 
 
 class SteadyDevice(Device):
-    """Takes the same time for each image, in batches of any size."""
+    """Takes the same time for each image, in batches of any size, whatever else this machine does."""
 
     seconds = 0.02
 
@@ -38,7 +38,7 @@ class SteadyDevice(Device):
 
     def run(self, model: int, pixels: Sequence[Any]) -> dict[str, Any]:
         time.sleep(self.seconds * len(pixels))
-        return super().run(model, pixels)
+        return {"tiny": np.full((len(pixels), 8), 8**-0.5, np.float32)}
 
 
 @pytest.fixture
