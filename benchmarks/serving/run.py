@@ -4,9 +4,12 @@
     python benchmarks/serving/run.py --model resnet50 --clients 16 --seconds 10
     python benchmarks/serving/run.py --bad 0.01 --ways unary litserve=PYTHON mosec=PYTHON
     python benchmarks/serving/run.py --ways unary stream mlserver=PYTHON triton=PYTHON
+    python benchmarks/serving/run.py --model efficientnet_lite0 --rates 20 40 60 --ways unary
 
 Clients are closed loops in one process of their own: each sends an image (a stream: a chunk of 16) and waits
-for the answer. Before a server is measured it must give the descriptors that the work alone gives, to 1e-5.
+for the answer. With --rates there are open loops too: images are meant to leave at that rate, from up to 64
+clients, and latencies count from then. Before a server is measured it must give the descriptors that the work
+alone gives, to 1e-5.
 A row tells images a second, their ratio to decoding and model alone (batches of 16 in one process, on all
 cores, decoded in one thread or in two, as is faster), latencies, CPU of the server per image, also less that
 of decoding and model, and good images lost. The work alone is measured before and after each row, while the
@@ -31,6 +34,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -41,6 +45,7 @@ from sides import Side, served
 CHUNK = 16
 MOST_DIFFERENT = 1e-5
 TRIED_SECONDS = 0.7
+OPEN_CLIENTS = 64
 
 
 @dataclass
@@ -90,56 +95,94 @@ class Alone:
 def closed_loop(
     make: Callable[[], Ask], images: list[bytes], clients: int, at_once: int, seconds: float
 ) -> Load:
-    load, lock, supply = Load(), threading.Lock(), itertools.cycle(images)
-    begin, limit = threading.Barrier(clients + 1), [0.0]
+    """Each client sends as soon as it has been answered."""
+
+    def now(_: int, begun: float) -> float | None:
+        moment = time.monotonic()
+        return moment if moment < begun + seconds else None
+
+    return _loaded(make, images, clients, at_once, now)
+
+
+def open_loop(make: Callable[[], Ask], images: list[bytes], rate: float, seconds: float) -> Load:
+    """So many images are meant to leave in a second, whatever became of those before."""
+
+    def meant(number: int, begun: float) -> float | None:
+        return begun + number / rate if number < seconds * rate else None
+
+    return _loaded(make, images, OPEN_CLIENTS, 1, meant)
+
+
+def _loaded(
+    make: Callable[[], Ask],
+    images: list[bytes],
+    clients: int,
+    at_once: int,
+    leaves: Callable[[int, float], float | None],
+) -> Load:
+    """Args:
+    leaves: when the call of a number is meant to, of those that began at that time; None: no more.
+    """
+    load, lock, supply, numbers = Load(), threading.Lock(), itertools.cycle(images), itertools.count()
+    good, begun = {image for image in images if len(image) > 100}, list[float]()
+    begin = threading.Barrier(clients + 1, action=lambda: begun.append(time.monotonic()))
 
     def client() -> None:
         ask = make()
         begin.wait()
-        while time.monotonic() < limit[0]:
+        while True:
             with lock:
+                meant = leaves(next(numbers), begun[-1])
                 batch = list(itertools.islice(supply, at_once))
-            started = time.monotonic()
+            if meant is None:
+                return
+            time.sleep(max(0.0, meant - time.monotonic()))
             answered = len(ask(batch))
             with lock:
-                load.latencies.append(time.monotonic() - started)
+                load.latencies.append(time.monotonic() - meant)
                 load.sent += len(batch)
                 load.good += sum(image in good for image in batch)
                 load.answered += answered
 
-    good = {image for image in images if len(image) > 100}
     threads = [threading.Thread(target=client) for _ in range(clients)]
     for thread in threads:
         thread.start()
-    limit[0] = time.monotonic() + seconds
     begin.wait()
-    started = time.monotonic()
     for thread in threads:
         thread.join()
-    load.seconds = time.monotonic() - started
+    load.seconds = time.monotonic() - begun[-1]
     return load
 
 
 def rows(name: str, side: Side, alone: Alone, images: list[bytes], options: argparse.Namespace) -> None:
     floor = alone.measure(options.seconds)
-    for clients in options.clients:
+    at_once = CHUNK if name == "stream" else 1
+    loads = [
+        (f"{clients:3d} clients", partial(closed_loop, side.make, images, clients, at_once, options.seconds))
+        for clients in options.clients
+    ]
+    if at_once == 1:
+        loads += [
+            (f"{rate:3g} a second", partial(open_loop, side.make, images, rate, options.seconds))
+            for rate in options.rates
+        ]
+    for title, load in loads:
         before = side.cpu_seconds()
-        at_once = CHUNK if name == "stream" else 1
-        load = closed_loop(side.make, images, clients, at_once, options.seconds)
+        ends = load()
         cpu = side.cpu_seconds() - before
         again = alone.measure(options.seconds)
-        report(name, clients, load, cpu, *((a + b) / 2 for a, b in zip(floor, again, strict=True)))
+        report(f"{name:9s} {title}", ends, cpu, *((a + b) / 2 for a, b in zip(floor, again, strict=True)))
         floor = again
 
 
-def report(name: str, clients: int, load: Load, cpu: float, rate: float, each: float) -> None:
+def report(title: str, load: Load, cpu: float, rate: float, each: float) -> None:
     if not load.answered:
-        print(f"{name:9s} {clients:3d} clients  no image came back of {load.sent}", flush=True)
+        print(f"{title}  no image came back of {load.sent}", flush=True)
         return
     latencies = np.array(load.latencies) * 1000
     speed = load.answered / load.seconds
     print(
-        f"{name:9s} {clients:3d} clients {speed:8.1f} images/s  {speed / rate:5.2f} of {rate:6.1f} alone  "
+        f"{title} {speed:8.1f} images/s  {speed / rate:5.2f} of {rate:6.1f} alone  "
         f"p50 {np.percentile(latencies, 50):7.1f} ms  p99 {np.percentile(latencies, 99):7.1f} ms  "
         f"CPU {cpu / load.answered * 1e3:7.2f} ms, {(cpu / load.answered - each) * 1e3:+6.2f} besides  "
         f"good lost {load.good - load.answered:3d} of {load.good}",
@@ -153,6 +196,7 @@ def main() -> None:
     )
     parser.add_argument("--model", default="tiny", help="tiny, efficientnet_lite0 or resnet50")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 16])
+    parser.add_argument("--rates", type=float, nargs="*", default=[], help="images a second, open loop")
     parser.add_argument("--ways", nargs="+", default=["unary", "stream"])
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--bad", type=float, default=0.0, help="share of images that are none")
