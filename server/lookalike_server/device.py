@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,6 +22,8 @@ from lookalike_server.errors import ConfigInvalid
 
 if TYPE_CHECKING:
     from lookalike_extractor.descriptor import DescriptorModel
+
+    from lookalike_server.served import InFlight
 
 Pixels = NDArray[np.uint8]
 Descriptors = dict[str, NDArray[np.float32]]
@@ -117,13 +120,18 @@ def device_names(wish: str) -> list[str]:
 
 
 class Device:
-    """Runs models that share one device.
+    """Runs models that share one device. One of its own for GPUs is in cuda.py.
 
     Args:
         models: in the order of their index in `run`.
         name: "cpu" or "cuda:N".
         runtimes: what each model runs in; all "eager" when left out.
+
+    Attributes:
+        at_once: how many batches may be begun before the first one's result is asked for.
     """
+
+    at_once = 1
 
     def __init__(
         self, models: Sequence[DescriptorModel], name: str = "cpu", runtimes: Sequence[str] = ()
@@ -162,6 +170,10 @@ class Device:
             return False
         return True
 
+    def begin(self, model: int, pixels: Sequence[Pixels]) -> InFlight:
+        """Begins with a batch, as `run`, whose result is asked for later; here it is computed at once."""
+        return Finished(self.run(model, pixels))
+
     def run(self, model: int, pixels: Sequence[Pixels]) -> Descriptors:
         """Returns float32 [n, d] by recipe, of n images uint8 [h, w, 3] of the model's input size.
 
@@ -174,7 +186,7 @@ class Device:
         try:
             descriptors = self._forward(model, pixels)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if len(pixels) == 1 or not _out_of_memory(error):
+            if len(pixels) == 1 or not out_of_memory(error):
                 raise
         else:
             safe.went_well(len(pixels))
@@ -195,6 +207,20 @@ class Device:
         return {recipe: rows.cpu().numpy() for recipe, rows in descriptors.items()}
 
 
+@dataclass(frozen=True)
+class Finished:
+    """A batch whose descriptors are there."""
+
+    descriptors: Descriptors
+    late: float = 0.0
+
+    def done(self) -> bool:
+        return True
+
+    def result(self) -> Descriptors:
+        return self.descriptors
+
+
 class _SafeSize:
     """The largest batch that is known to fit into memory."""
 
@@ -210,5 +236,5 @@ class _SafeSize:
             self.most, self._successes = self.most + max(1, self.most // 8), 0
 
 
-def _out_of_memory(error: Exception) -> bool:
+def out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from lookalike_extractor.descriptor import load_descriptor_models
 
+from lookalike_server.cuda import CudaDevice
 from lookalike_server.device import Descriptors, Device, device_names
 from lookalike_server.errors import ConfigInvalid
 from lookalike_server.runtimes import LEAST_COSINE, choose, pictures
@@ -34,9 +35,8 @@ def load_devices(settings: Settings, recipes: Sequence[Recipe]) -> list[Device]:
             models = load_descriptor_models(recipes)
             wishes = devices[0].runtimes if devices else [settings.runtime] * len(models)
             chosen = [choose([model], wish, name)[0] for model, wish in zip(models, wishes, strict=True)]
-            devices.append(
-                Device([trial.model for trial in chosen], name, [trial.runtime for trial in chosen])
-            )
+            kind = CudaDevice if name.startswith("cuda") else Device
+            devices.append(kind([trial.model for trial in chosen], name, [trial.runtime for trial in chosen]))
     check_alike(devices)
     return devices
 

@@ -1,8 +1,11 @@
 """The device threads: each takes batches from the one line whenever its device is free.
 
-The slot is reserved first, by being free, and the batch is formed then from all that waits. A replica that
-hangs, is lost, or fails at what another one does well, rests: the others take what waits. Where all of them
-are in trouble nobody rests, so that every caller is told.
+The slot is reserved first, by being free, and the batch is formed then from all that waits. A GPU has two
+slots: shortly before it has computed one batch the next one is formed and sent to it, so that it is never
+without work, and no earlier, so that whoever comes in the meantime is in it.
+
+A replica that hangs, is lost, or fails at what another one does well, rests: the others take what waits.
+Where all of them are in trouble nobody rests, so that every caller is told.
 """
 
 from __future__ import annotations
@@ -16,10 +19,13 @@ from numpy.typing import NDArray
 
 from lookalike_server.batcher import Line, Sizes, Taker
 from lookalike_server.costs import SMALLEST
+from lookalike_server.flights import Flight, Flights
 from lookalike_server.jobs import Batch
 from lookalike_server.served import Model, Runner
 from lookalike_server.supervised import Stage
 from lookalike_server.wire import internal
+
+_SHORTEST_SLEEP = 0.0002
 
 
 @dataclass
@@ -60,7 +66,6 @@ class Replica:
         failed: is told of a turn that was thrown out of its work, with the jobs it had in hand.
 
     Attributes:
-        running: what it computes at this moment.
         taker: it, before the line.
     """
 
@@ -77,7 +82,7 @@ class Replica:
     ) -> None:
         self.number, self.name = number, name
         self.trouble = Trouble()
-        self.running: Batch | None = None
+        self._flights = Flights()
         self.taker = Taker(number, lambda: rests(self))
         self._device, self._line, self._ended, self._failed = device, line, ended, failed
         self._stage = Stage(f"device-{number}", self._turn, self._thrown)
@@ -106,25 +111,28 @@ class Replica:
             self.trouble.failing = reason
             self._line.look_again()
 
+    @property
+    def running(self) -> tuple[Batch, ...]:
+        """What was given to the device and has not come back, in order. It is at the first of them."""
+        return self._flights.batches
+
     def seconds_left(self) -> float:
-        """Of the batch that is running."""
-        batch = self.running
-        if batch is None:
-            return 0.0
-        return max(0.0, batch.model.cost.seconds(len(batch.jobs)) - (time.monotonic() - batch.started))
+        """Of all that is running."""
+        return self._flights.seconds_left()
 
     def _turn(self, stage: Stage) -> bool:
         if self._warm is not None:
             return self._warm_up()
-        batch = self._line.take_batch(self._most, self._sizes, self.taker)
-        if batch is None:
-            return False
-        batch.replica = self.number
-        stage.hand = batch.jobs + batch.dropped
-        if batch.jobs:
+        batch = self._next()
+        if batch is not None:
+            batch.replica = self.number
+            stage.hand = [*self._flights.jobs, *batch.jobs, *batch.dropped]
             self._compute(batch)
-        stage.hand = []
-        self._ended(batch)
+        elif not self._flights:
+            return False
+        if self._flights and (batch is None or len(self._flights) >= self._device.at_once):
+            self._finish(self._flights.first)
+        stage.hand = self._flights.jobs
         return True
 
     def _warm_up(self) -> bool:
@@ -139,25 +147,64 @@ class Replica:
         warm(None)
         return True
 
+    def _next(self) -> Batch | None:
+        """What is computed next; None when what is running must be finished first, or all has ended."""
+        if not self._flights:
+            return self._line.take_batch(self._most, self._sizes, self.taker)
+        self._sleep_until_due()
+        if self._flights.first.done():
+            return None
+        return self._line.take_more(self._most, self._sizes, self.taker, ahead=self.seconds_left())
+
+    def _sleep_until_due(self) -> None:
+        """Returns when the device is about to be free, as soon as that leaves time to begin with more.
+
+        Each time half of what is left is slept, so that a device that is free earlier is soon seen.
+        """
+        first = self._flights.first
+        while (left := self._flights.seconds_until_due()) > _SHORTEST_SLEEP and not first.done():
+            time.sleep(left / 2)
+
     def _compute(self, batch: Batch) -> None:
-        batch.started, self.running = time.monotonic(), batch
+        """Begins with a batch."""
+        if not batch.jobs:
+            self._ended(batch)
+            return
+        flight = self._flights.take_off(batch)
         try:
             pixels = [job.pixels for job in batch.jobs if job.pixels is not None]
-            batch.descriptors = batch.model.run(self.number, pixels)
+            flight.pending = batch.model.begin(self.number, pixels)
+        except BaseException as error:
+            self._blame(batch, error)
+            self._land(flight)
+        flight.begin_seconds = time.monotonic() - batch.started
+
+    def _finish(self, flight: Flight) -> None:
+        """Waits for a batch."""
+        batch, pending = flight.batch, flight.pending
+        assert pending is not None  # what could not be begun has landed
+        try:
+            batch.descriptors = pending.result()
             batch.finite = _finite(batch)
         except BaseException as error:
-            batch.error = internal(error)
-            if not self._device.usable():
-                self.trouble.lost = "its device refuses all further work"
-                self._line.look_again()
-        self.running = None
-        batch.seconds = time.monotonic() - batch.started
+            self._blame(batch, error)
+        self._land(flight, pending.late)
+
+    def _land(self, flight: Flight, late: float = 0.0) -> None:
+        batch, images = flight.batch, len(flight.batch.jobs)
+        self._flights.land(flight, late)
         if batch.error is None:
-            images = len(batch.jobs)
             batch.model.cost.learn(images, batch.seconds, weight=images / SMALLEST)
+        self._ended(batch)
+
+    def _blame(self, batch: Batch, error: BaseException) -> None:
+        batch.error = internal(error)
+        if not self._device.usable():
+            self.trouble.lost = "its device refuses all further work"
+            self._line.look_again()
 
     def _thrown(self, stage: Stage, error: BaseException) -> None:
-        self.running = None
+        self._flights.forget()
         self._failed(stage, error)
 
 

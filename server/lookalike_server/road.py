@@ -193,11 +193,11 @@ class Road:
 
     def _hangs(self, replica: Replica) -> bool:
         """Looks at a replica; whether it has been silent for so long that it will not come back."""
-        batch = replica.running
-        late = 0.0 if batch is None else time.monotonic() - batch.started
-        if batch is not None and late > self._allowed(batch):
-            self._give_up(replica, batch, late)
-            return late > _TIMES_LOST * self._allowed(batch)
+        running = replica.running
+        late = time.monotonic() - running[0].started if running else 0.0
+        if running and late > self._allowed(running[0]):
+            self._give_up(replica, running, late)
+            return late > _TIMES_LOST * self._allowed(running[0])
         if replica.trouble.silent:
             replica.set_silent("")
             self._readiness.suspect()
@@ -207,14 +207,15 @@ class Road:
         expected = batch.model.cost.seconds(len(batch.jobs))
         return max(self._stall_seconds, _TIMES_EXPECTED * expected)
 
-    def _give_up(self, replica: Replica, batch: Batch, late: float) -> None:
+    def _give_up(self, replica: Replica, running: Iterable[Batch], late: float) -> None:
         """Answers all who wait for the replica, and where it is the last one all who wait for any.
 
         Should it come back, what it then says is not listened to.
         """
         replica.set_silent(f"the device has been silent for {late:.0f} s")
         self._readiness.tell()
-        waiting = [*batch.jobs, *batch.dropped, *self.stages.decoded.clear_own(replica.taker)]
+        waiting = [job for batch in running for job in (*batch.jobs, *batch.dropped)]
+        waiting += self.stages.decoded.clear_own(replica.taker)
         if self._readiness.stalled:
             waiting += self.stages.decoded.clear()
         fault = DeviceStalled(f"The device has been silent for {late:.0f} s. Try again in a while.")

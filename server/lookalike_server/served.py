@@ -31,18 +31,34 @@ class Described(Protocol):
     preprocessing: Preprocessing
 
 
+class InFlight(Protocol):
+    """A batch that was begun (device.Finished, cuda.Flight)."""
+
+    @property
+    def late(self) -> float:
+        """Seconds for which its result was there before it was asked for, as far as that is known."""
+
+    def done(self) -> bool:
+        """Whether its result is there. Raises why it will never be."""
+
+    def result(self) -> dict[str, NDArray[np.float32]]:
+        """Waits for float32 [n, d] by recipe. Raises why there is none."""
+
+
 class Runner(Protocol):
     """What the engine needs of a device (device.Device)."""
 
     @property
     def name(self) -> str: ...
     @property
+    def at_once(self) -> int: ...
+    @property
     def models(self) -> Sequence[Described]: ...
     @property
     def runtimes(self) -> Sequence[str]: ...
     def warm_up(self) -> Sequence[Sequence[tuple[int, float]]]: ...
     def usable(self) -> bool: ...
-    def run(self, model: int, pixels: Sequence[NDArray[np.uint8]]) -> dict[str, NDArray[np.float32]]: ...
+    def begin(self, model: int, pixels: Sequence[NDArray[np.uint8]]) -> InFlight: ...
 
 
 class Model:
@@ -72,9 +88,9 @@ class Model:
         self.cost = Cost()
         self._devices, self._index = devices, index
 
-    def run(self, replica: int, pixels: Sequence[NDArray[np.uint8]]) -> dict[str, NDArray[np.float32]]:
-        """Returns float32 [n, d] by recipe, of n images uint8 [h, w, 3] of its input size."""
-        return self._devices[replica].run(self._index, pixels)
+    def begin(self, replica: int, pixels: Sequence[NDArray[np.uint8]]) -> InFlight:
+        """Begins to compute n images uint8 [h, w, 3] of its input size."""
+        return self._devices[replica].begin(self._index, pixels)
 
     def learn(self, tried: Sequence[tuple[int, float]]) -> None:
         """Takes note of sizes of batches, and the seconds they took."""
