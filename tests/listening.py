@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +11,7 @@ import grpc
 from lookalike.v1 import models_pb2, models_pb2_grpc
 from lookalike_server.assembly import listen
 from lookalike_server.interceptors import CallInterceptor
+from looping import Ready, looping
 
 
 class Models(models_pb2_grpc.ModelServiceServicer):
@@ -26,27 +26,17 @@ def listening(
     tls: Callable[[], grpc.ServerCredentials | None] = lambda: None,
 ) -> Iterator[str]:
     """A server that tells its version, and what is added to it. `tls` is called in the server's loop."""
-    started, stop, addresses = threading.Event(), [], []
 
-    async def main() -> None:
+    async def main(ready: Ready[str]) -> None:
         server, address = listen("127.0.0.1:0", calls, 1 << 20, tls())
         models_pb2_grpc.add_ModelServiceServicer_to_server(Models(), server)
         if add:
             await add(server)
         await server.start()
-        addresses.append(address)
-        ended = asyncio.Event()
-        stop.append((asyncio.get_running_loop(), ended))
-        started.set()
-        await ended.wait()
+        stop = asyncio.Event()
+        ready(address, stop.set)
+        await stop.wait()
         await server.stop(None)
 
-    thread = threading.Thread(target=lambda: asyncio.run(main()))
-    thread.start()
-    assert started.wait(20)
-    try:
-        yield addresses[0]
-    finally:
-        loop, ended = stop[0]
-        loop.call_soon_threadsafe(ended.set)
-        thread.join(20)
+    with looping(main) as address:
+        yield address

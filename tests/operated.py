@@ -7,7 +7,7 @@ import socket
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -19,6 +19,7 @@ from lookalike_server import app, reloading
 from lookalike_server.config import Settings
 from lookalike_server.device import Device
 from lookalike_server.engine import Engine
+from looping import Ready, looping
 from serving import TinyModel, recipes_of
 
 
@@ -56,32 +57,21 @@ def operated(
         monkeypatch.setattr(reloading, "served_recipes", lambda _: recipes_of(devices[0]))
         monkeypatch.setattr(reloading, "group_recipes", lambda recipes: [[recipe] for recipe in recipes])
     given = Settings(**({"address": "127.0.0.1:0", "data": folder / "data"} | settings))
-    started, ended, running = threading.Event(), threading.Event(), []
+    ended = threading.Event()
 
-    async def main() -> None:
+    async def main(ready: Ready[Operated]) -> None:
         stop, loop = app.Stop(), asyncio.get_running_loop()
 
-        def ready(address: str, engine: Engine) -> None:
-            running.append(Operated(address, engine, lambda: loop.call_soon_threadsafe(stop), ended))
-            started.set()
+        def serving(address: str, engine: Engine) -> None:
+            ready(Operated(address, engine, lambda: loop.call_soon_threadsafe(stop), ended), stop)
 
         try:
-            await app.run(given, stop, ready, app.Again(read or (lambda: given), asyncio.Event()))
+            await app.run(given, stop, serving, app.Again(read or (lambda: given), asyncio.Event()))
         finally:
             ended.set()
-            started.set()
 
-    thread = threading.Thread(target=lambda: asyncio.run(main()))
-    thread.start()
-    assert started.wait(60)
-    assert running, "the server did not start"
-    try:
-        yield running[0]
-    finally:
-        with suppress(RuntimeError):  # its loop has ended
-            running[0].stop()
-        thread.join(60)
-        assert not thread.is_alive()
+    with looping(main) as running:
+        yield running
 
 
 def free_address() -> str:

@@ -22,6 +22,7 @@ from lookalike_server.device import Device
 from lookalike_server.engine import Engine
 from lookalike_server.interceptors import CallInterceptor
 from lookalike_server.services.embedding import EmbeddingServicer
+from looping import Ready, looping
 from torch import nn
 
 TINY = Preprocessing(16, 16, "squash", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -111,10 +112,8 @@ def serving(
     """A server with the embedding service and nothing else, stopped at the end."""
     device = device or Device([TinyModel()])
     settings = settings or Settings()
-    started = threading.Event()
-    running: list[Running] = []
 
-    async def main() -> None:
+    async def main(ready: Ready[Running]) -> None:
         engine = Engine(recipes_of(device), device, **limits)
         await engine.start()
         calls = CallInterceptor()
@@ -122,29 +121,20 @@ def serving(
         embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server(EmbeddingServicer(engine, settings), server)
         server.add_insecure_port(target)
         await server.start()
-        running.append(Running(engine, calls, channel, asyncio.get_running_loop(), target))
         stop = asyncio.Event()
-        stops.append(stop)
-        started.set()
+        ready(Running(engine, calls, channel, asyncio.get_running_loop(), target), stop.set)
         await stop.wait()
         await server.stop(None)
         await engine.close()
 
-    stops: list[asyncio.Event] = []
     with tempfile.TemporaryDirectory() as folder:
         target = f"unix:{folder}/socket"
-        with grpc.insecure_channel(target) as channel:
-            thread = threading.Thread(target=lambda: asyncio.run(main()))
-            thread.start()
-            assert started.wait(30)
+        with grpc.insecure_channel(target) as channel, looping(main) as running:
             try:
-                yield running[0]
+                yield running
             finally:
                 if isinstance(device, SlowDevice):
                     device.open()
-                running[0].loop.call_soon_threadsafe(stops[0].set)
-                thread.join(30)
-                assert not thread.is_alive()
 
 
 def request(*images: bytes | np.ndarray, recipes: Sequence[str] = ()) -> embedding_pb2.EmbedRequest:

@@ -31,6 +31,7 @@ from lookalike_server.errors import CollectionUnknown, StoreDamaged
 from lookalike_server.interceptors import CallInterceptor
 from lookalike_server.rows import NewRow
 from lookalike_server.services.duplicates import DuplicateServicer
+from looping import Ready, looping
 
 PAIRS = 3  # in the collection below: items 0 and 1, 2 and 3, 4 and 5, each pair alike
 
@@ -118,25 +119,20 @@ def service(collection: FakeCollection, tmp_path: Path) -> Iterator[Service]:
 def served(catalog: Any) -> Iterator[Service]:
     engine: Any = SimpleNamespace(recipes={"near_duplicate": SimpleNamespace(duplicate_threshold=0.9)})
     servicer = DuplicateServicer(catalog, engine)
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
 
-    async def serve() -> tuple[grpc.aio.Server, int]:
+    async def main(ready: Ready[int]) -> None:
         server = grpc.aio.server(interceptors=[CallInterceptor()])
         duplicates_pb2_grpc.add_DuplicateServiceServicer_to_server(servicer, server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
-        return server, port
+        stop = asyncio.Event()
+        ready(port, stop.set)
+        await stop.wait()
+        await server.stop(0)
 
-    server, port = asyncio.run_coroutine_threadsafe(serve(), loop).result(20)
-    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+    with looping(main) as port, grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         yield Service(servicer, duplicates_pb2_grpc.DuplicateServiceStub(channel))
         servicer.close()
-        asyncio.run_coroutine_threadsafe(server.stop(0), loop).result(20)
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join(20)
-    loop.close()
 
 
 def reason(error: grpc.RpcError) -> str:
