@@ -355,6 +355,7 @@ class FakeServer(
             reference=request.reference,
             state=duplicates_pb2.JOB_STATE_RUNNING,
             items_total=len(self.collections[request.collection]),
+            split_count=2,
         )
         return duplicates_pb2.StartDuplicateJobResponse(job=self._job)
 

@@ -94,6 +94,7 @@ def job(wire: pb.DuplicateJob) -> DuplicateJob:
         created=_time(wire.create_time),
         ended=_time(wire.end_time) if wire.HasField("end_time") else None,
         error=_shared.error_from_status(wire.error).message if wire.error.code else "",
+        split_count=wire.split_count,
     )
 
 

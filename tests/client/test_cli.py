@@ -216,6 +216,13 @@ def test_the_precision_of_a_threshold_is_told_where_it_is_known(shell: Shell, al
     assert shell.json("duplicates", album, "--threshold", "0.69")["precision_reached"] is None
 
 
+def test_how_many_photos_a_chain_would_have_joined_is_told(shell: Shell, album: Path) -> None:
+    assert shell("duplicates", album) == 0
+    assert "2 photos kept out of a group that only a chain of copies joins them to" in shell.err
+    assert shell.json("duplicates", album)["counts"]["split"] == 2
+    assert [job["split_count"] for job in shell.json("jobs", "list")] == [2]
+
+
 def test_a_job_that_a_killed_command_left_behind_is_taken_up(
     shell: Shell, album: Path, server: FakeServer
 ) -> None:

@@ -204,6 +204,7 @@ def test_json_holds_the_whole_report_under_a_version(report: Report, tmp_path: P
         "redundant": 2,
         "unreadable": 1,
         "groups": 1,
+        "split": 0,
         "bytes_freed": 1234,
     }
     assert said["unreadable"][0]["reason"] == "IMAGE_TRUNCATED"
@@ -230,7 +231,7 @@ def test_another_file_with_the_same_pixels_is_told_from_one_that_only_looks_alik
 
 def test_a_report_states_the_recall_of_a_search_and_what_was_asked(report: Report, tmp_path: Path) -> None:
     sampled = replace(
-        report, sampled=(99, 100), precision=0.95, reached=(0.96, 0.951, 0.97), against=["/archive"]
+        report, sampled=(99, 100), precision=0.95, reached=(0.96, 0.951, 0.97), against=["/archive"], split=7
     )
     write_json(sampled, tmp_path / "groups.json")
     said = json.loads((tmp_path / "groups.json").read_text())
@@ -245,6 +246,8 @@ def test_a_report_states_the_recall_of_a_search_and_what_was_asked(report: Repor
     page = (tmp_path / "report.html").read_text()
     assert "recall <b>0.9900</b> (0.9455 to 0.9982, by sample)" in page
     assert "for a precision of <b>0.95</b>" in page
+    assert said["counts"]["split"] == 7
+    assert "<b>7</b> kept out of a group" in page
     assert "precision <b>0.9600</b> (0.9510 to 0.9700, by calibration)" in page
     write_html(report, tmp_path / "report.html")
     assert "every pair compared" in (tmp_path / "report.html").read_text()

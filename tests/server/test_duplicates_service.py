@@ -26,6 +26,7 @@ from lookalike_extractor.recipe import Space
 from lookalike_server.aliases import Aliases
 from lookalike_server.catalog import Catalog
 from lookalike_server.duplicates import search
+from lookalike_server.duplicates.job import read_job
 from lookalike_server.duplicates.shards import Folder
 from lookalike_server.errors import CollectionUnknown, StoreDamaged
 from lookalike_server.interceptors import CallInterceptor
@@ -45,17 +46,19 @@ class FakeCollection:
     gate: threading.Event = field(default_factory=threading.Event)
     fault: Exception | None = None
     ids: list[str] = field(default_factory=lambda: [f"item{i}" for i in range(2 * PAIRS)])
+    descriptors: np.ndarray | None = None
 
     def snapshot(self, where: str = "", *, reference: str = "") -> Any:
         assert self.gate.wait(20)
         if self.fault:
             raise self.fault
         axes = np.arange(len(self.ids)) // 2 % PAIRS
+        made = np.eye(PAIRS, dtype=np.float32)[axes]
         return SimpleNamespace(
             sequence=17,
             keys=np.arange(1, len(self.ids) + 1),
             ids=self.ids,
-            descriptors=np.eye(PAIRS, dtype=np.float32)[axes],
+            descriptors=made if self.descriptors is None else self.descriptors,
             digests=[b""] * len(self.ids),
             attributes_json=[f'{{"width": {i}, "height": 10}}' for i in range(len(self.ids))],
             reference=np.arange(len(self.ids)) % 2 == 0,
@@ -150,6 +153,20 @@ def test_a_job_that_compares_only_likely_pairs_states_its_recall(
     monkeypatch.setattr(search, "_EXACT_CELLS", 3)
     likely = service.watch(service.start())[-1]
     assert likely.sampled_pairs == likely.sampled_pairs_found == 2 * PAIRS  # seen from either end
+
+
+def test_a_job_tells_how_many_items_a_chain_would_have_joined(
+    service: Service, collection: FakeCollection, tmp_path: Path
+) -> None:
+    angles = np.radians([0, 8, 16, 24, 32])  # each within the threshold of the next
+    collection.ids = [f"item{i}" for i in range(5)]
+    collection.descriptors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    job_id = service.start(threshold=0.985)
+    last = service.watch(job_id)[-1]
+    assert (last.group_count, last.split_count) == (2, 3)
+    listed = {member.item_id for group in service.groups(job_id).groups for member in group.members}
+    assert len(listed) == 4
+    assert read_job(tmp_path / "shop" / "jobs" / job_id).status.split == 3
 
 
 def test_a_job_runs_to_its_end_and_its_groups_can_be_listed(service: Service) -> None:

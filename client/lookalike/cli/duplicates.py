@@ -176,6 +176,8 @@ def _summary(report: Report, outcome: Outcome) -> None:
             "of so many photos only likely pairs were compared; they held "
             f"{found:,} of {pairs:,} pairs that an exact sample holds"
         )
+    if report.split:
+        say(f"{plural(report.split, 'photo')} kept out of a group that only a chain of copies joins them to")
     readable = report.photos_seen - len(report.unreadable)
     click.echo(
         f"{plural(readable, 'photo')}: {plural(len(report.groups), 'group')} of copies, "

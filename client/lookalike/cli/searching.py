@@ -145,5 +145,6 @@ def _report(
         threshold=job.threshold,
         policy=wish.policy,
         precision=job.precision,
+        split=job.split_count,
         sampled=(job.sampled_pairs_found, job.sampled_pairs) if job.sampled_pairs else None,
     )

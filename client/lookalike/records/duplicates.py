@@ -40,6 +40,9 @@ class DuplicateJob(Record):
     ended: datetime | None = None
     error: str = ""
     """Why it failed."""
+    split_count: int = 0
+    """Items that are alike to others of a group, as links of a chain are, but not to its representative: they
+    were kept out of it, and are in another group or in none."""
 
     def recall(self) -> tuple[float, float] | None:
         """The 95 % interval of the search's recall, by its sample; None when every pair was compared."""

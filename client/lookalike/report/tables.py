@@ -71,7 +71,9 @@ def write_json(report: Report, path: Path) -> None:
          "precision_reached": null,          by the calibration, as "recall"
          "recall": {"estimate": 0.999, "low": 0.994, "high": 1.0},  null: every pair was compared
          "counts": {"photos_seen": 9, "kept": 6, "redundant": 2, "unreadable": 1,
-                    "groups": 1, "bytes_freed": 123456},
+                    "groups": 1,
+                    "split": 0,              kept out of a group that only a chain of copies joins them to
+                    "bytes_freed": 123456},
          "unreadable": [{"path": "...", "reason": "IMAGE_TRUNCATED", "message": "..."}],
          "groups": [{"representative": "<id>",
                      "members": [{"id": "...", "path": "..." or null, "similarity": 1.0, "identical": true,
@@ -97,6 +99,7 @@ def write_json(report: Report, path: Path) -> None:
             "redundant": report.redundant,
             "unreadable": len(report.unreadable),
             "groups": len(report.groups),
+            "split": report.split,
             "bytes_freed": report.bytes_freed,
         },
         "unreadable": [

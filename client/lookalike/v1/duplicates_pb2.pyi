@@ -133,6 +133,7 @@ class DuplicateJob(google.protobuf.message.Message):
     END_TIME_FIELD_NUMBER: builtins.int
     REMAINING_TIME_FIELD_NUMBER: builtins.int
     PRECISION_FIELD_NUMBER: builtins.int
+    SPLIT_COUNT_FIELD_NUMBER: builtins.int
     id: builtins.str
     """Chosen by the server."""
     collection: builtins.str
@@ -172,6 +173,11 @@ class DuplicateJob(google.protobuf.message.Message):
     """The request's filter of reference items."""
     precision: builtins.float
     """The request's precision; 0 when it asked for none."""
+    split_count: builtins.int
+    """Items that are alike to others of a group, as links of a chain are, but not
+    to its representative. They were kept out of it and are in another group,
+    or in none. 0 until the job has succeeded.
+    """
     @property
     def error(self) -> google.rpc.status_pb2.Status:
         """Why it failed; unset otherwise."""
@@ -212,9 +218,10 @@ class DuplicateJob(google.protobuf.message.Message):
         end_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         remaining_time: google.protobuf.duration_pb2.Duration | None = ...,
         precision: builtins.float = ...,
+        split_count: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["create_time", b"create_time", "end_time", b"end_time", "error", b"error", "remaining_time", b"remaining_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["collection", b"collection", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "group_count", b"group_count", "id", b"id", "items_done", b"items_done", "items_total", b"items_total", "pairs_found", b"pairs_found", "policy", b"policy", "policy_attribute", b"policy_attribute", "precision", b"precision", "reference", b"reference", "remaining_time", b"remaining_time", "sampled_pairs", b"sampled_pairs", "sampled_pairs_found", b"sampled_pairs_found", "sequence", b"sequence", "since_sequence", b"since_sequence", "state", b"state", "threshold", b"threshold", "where", b"where"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["collection", b"collection", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "group_count", b"group_count", "id", b"id", "items_done", b"items_done", "items_total", b"items_total", "pairs_found", b"pairs_found", "policy", b"policy", "policy_attribute", b"policy_attribute", "precision", b"precision", "reference", b"reference", "remaining_time", b"remaining_time", "sampled_pairs", b"sampled_pairs", "sampled_pairs_found", b"sampled_pairs_found", "sequence", b"sequence", "since_sequence", b"since_sequence", "split_count", b"split_count", "state", b"state", "threshold", b"threshold", "where", b"where"]) -> None: ...
 
 global___DuplicateJob = DuplicateJob
 

@@ -66,6 +66,8 @@ class Status:
     state: State = State.PENDING
     progress: Progress = field(default_factory=Progress)
     groups: int = 0
+    split: int = 0
+    """Items that a chain joined to a group, and that were kept out of it."""
     remaining: float | None = None
     """Seconds it will still take; None while that is unknown."""
     ended: float | None = None
@@ -132,14 +134,8 @@ class Job:
     def end(self, state: State, error: status_pb2.Status | None) -> None:
         """Says how it ended, and keeps of its files what is still of use. Raises OSError."""
         succeeded = state is State.SUCCEEDED
-        self.status = replace(
-            self.status,
-            state=state,
-            error=error,
-            ended=time.time(),
-            remaining=None,
-            groups=self._group_count() if succeeded else 0,
-        )
+        ended = replace(self.status, state=state, error=error, ended=time.time(), remaining=None)
+        self.status = self._counted(ended) if succeeded else ended
         if succeeded:
             self.save()
             self.shards.keep_only("groups")
@@ -147,8 +143,9 @@ class Job:
             self.shards.clear()
             self.save()
 
-    def _group_count(self) -> int:
-        return sum(self.shards.facts("groups", n)["groups"] for n in range(self.shards.count("groups")))
+    def _counted(self, status: Status) -> Status:
+        facts = [self.shards.facts("groups", number) for number in range(self.shards.count("groups"))]
+        return replace(status, groups=sum(one["groups"] for one in facts), split=facts[0]["split"])
 
     def groups(self) -> Folder:
         """The shards of its groups; raises JobNotDone unless it has succeeded."""
@@ -173,6 +170,7 @@ class Job:
             "progress": [progress.share, progress.items, progress.pairs, progress.sequence],
             "recall": None if recall is None else [recall.found, recall.pairs],
             "groups": status.groups,
+            "split": status.split,
             "error": base64.b64encode(status.error.SerializeToString()).decode() if status.error else "",
         }
         write_whole(self.folder / RECORD, json.dumps(record, indent=1).encode())
@@ -190,6 +188,7 @@ def read_job(folder: Path) -> Job:
         State[record["state"]],
         Progress(share, items, pairs, sequence, recall),
         record["groups"],
+        record.get("split", 0),  # jobs of before did not tell
         ended=record["ended"],
         error=error,
     )

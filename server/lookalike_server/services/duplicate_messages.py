@@ -46,6 +46,7 @@ def job_to_wire(job: Job) -> pb.DuplicateJob:
         items_total=progress.items,
         pairs_found=progress.pairs,
         group_count=status.groups,
+        split_count=status.split,
         sequence=progress.sequence,
         sampled_pairs=recall.pairs if recall else 0,
         sampled_pairs_found=recall.found if recall else 0,
