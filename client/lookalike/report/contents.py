@@ -67,8 +67,8 @@ class Report:
     """What an exact sample says of the search: (found, pairs), it found so many of so many pairs. None when
     every pair was compared."""
     split: int = 0
-    """Photos that only a chain of copies joins to a group: they are not alike to its representative, and are in
-    another group or in none."""
+    """Photos that only a chain of copies joins to a group: they are not alike to its representative, and
+    belong to another group or to none."""
     created: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
