@@ -63,15 +63,17 @@ class HandStreams:
     Attributes:
         seconds: that each batch takes to compute.
         refusals: so many times it has no memory for a batch.
+        cramped: it has none for a batch beside another.
         fault: what happens to batches while it is set.
         spans: from when to when it has computed each batch.
     """
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.copying, self.computing = Stream(), Stream()
-        self.seconds, self.refusals, self.fault = seconds, 0, ""
+        self.seconds, self.refusals, self.cramped, self.fault = seconds, 0, False, ""
         self.spans: list[tuple[float, float]] = []
         self._copied: HandMark | None = None
+        self._computed: HandMark | None = None
 
     def pinned(self, *shape: int, dtype: torch.dtype = torch.uint8) -> Tensor:
         return torch.full(shape, 77, dtype=dtype)
@@ -84,11 +86,13 @@ class HandStreams:
         return self._copied
 
     def compute(self, work: Callable[[], None]) -> HandMark:
-        if self.refusals:
-            self.refusals -= 1
+        beside = self._computed is not None and not self._computed.reached.is_set()
+        if self.refusals or (self.cramped and beside):
+            self.refusals = max(0, self.refusals - 1)
             raise torch.OutOfMemoryError("CUDA out of memory")
         copied = self._copied
-        return self.computing.add(lambda: self._compute(work, copied))
+        self._computed = self.computing.add(lambda: self._compute(work, copied))
+        return self._computed
 
     def since(self, mark: HandMark) -> float:
         return time.monotonic() - mark.at

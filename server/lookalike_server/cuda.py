@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -103,7 +104,9 @@ class Slot:
 
         Waits until the batch before is done with this slot.
         """
-        self.wait()
+        if self.mark is not None:
+            with suppress(RuntimeError):  # that batch's fault; a device that is lost says so again
+                self.mark.synchronize()
         shape = (len(pixels), *pixels[0].shape)
         size = math.prod(shape)
         if size > len(self._staged):
@@ -112,10 +115,6 @@ class Slot:
         staged, arrived = self._staged[:size].view(shape), self._arrived[:size].view(shape)
         np.stack(pixels, out=staged.numpy())
         return staged, arrived
-
-    def wait(self) -> None:
-        if self.mark is not None:
-            self.mark.synchronize()
 
 
 @dataclass
@@ -185,8 +184,7 @@ class CudaDevice(Device):
             else:
                 safe.went_well(len(pixels))
                 return flight
-            for slot in self._slots:
-                slot.wait()
+        # The slot whose turn it is now is that of the batch before: this one waits until that is done.
         return Finished(self.run(model, pixels))
 
     def _forward(self, model: int, pixels: Sequence[Pixels]) -> Descriptors:

@@ -84,10 +84,9 @@ def test_a_batch_that_nobody_asks_for_harms_no_later_one(expected: list[np.ndarr
 def test_without_memory_beside_another_batch_it_waits_for_that_one(
     expected: list[np.ndarray],
 ) -> None:
-    device = HandGpu()
-    first = device.begin(0, BATCHES[0])
-    device.streams.refusals = 1
-    second = device.begin(0, BATCHES[1])
+    device = HandGpu(seconds=0.05)
+    device.streams.cramped = True
+    first, second = (device.begin(0, batch) for batch in BATCHES[:2])
     assert second.done()
     assert all_equal([first.result()["tiny"], second.result()["tiny"]], expected[:2])
     assert len(device.streams.spans) == 2
@@ -105,13 +104,17 @@ def test_without_memory_when_alone_it_is_halved(expected: list[np.ndarray]) -> N
     assert np.array_equal(smaller.result()["tiny"], expected[2])
 
 
-def test_what_goes_wrong_on_the_device_is_told_where_the_result_is_asked_for() -> None:
+def test_what_goes_wrong_on_the_device_is_told_where_the_result_is_asked_for(
+    expected: list[np.ndarray],
+) -> None:
     device = HandGpu()
     device.streams.fault = "CUDA error: an illegal memory access was encountered"
     first, second = (device.begin(0, batch) for batch in BATCHES[:2])
     for flight in (first, second):
         with pytest.raises(RuntimeError, match="illegal memory access"):
             flight.result()
+    device.streams.fault = ""
+    assert all_equal(in_pairs(device), expected)
 
 
 def test_rows_that_are_missing_are_not_made_up() -> None:
