@@ -139,8 +139,7 @@ def quantized(model: Any, calibration: Tensor) -> Any:
     nncf = needed("nncf")
     kinds = {operation.get_type_name() for operation in model.get_ops()}
     images = [image[None].numpy() for image in calibration.cpu()]
-    nncf.set_log_level(logging.ERROR)
-    with converting("nncf"), contextlib.redirect_stdout(io.StringIO()):  # progress bars
+    with converting("nncf"), _quiet("nncf"), contextlib.redirect_stdout(io.StringIO()):  # progress bars
         return nncf.quantize(
             model,
             nncf.Dataset(images),
@@ -148,6 +147,18 @@ def quantized(model: Any, calibration: Tensor) -> Any:
             model_type=nncf.ModelType.TRANSFORMER if kinds & _ATTENTION else None,
             advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=_overflow_fix(nncf)),
         )
+
+
+@contextlib.contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Lets a logger pass errors alone. Its handlers may be others' too: their levels stay as they are."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 _ATTENTION = {"ScaledDotProductAttention", "Softmax"}  # names of OpenVINO's operations

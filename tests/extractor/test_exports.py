@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import shutil
 import sys
 from collections.abc import Callable
@@ -112,11 +113,16 @@ def test_compiling_takes_the_whole_extractor_as_one_graph() -> None:
     assert agree("recorded", optimized("recorded", "compile").module)
 
 
-def test_int8_is_used_where_it_is_near_enough() -> None:
+def test_int8_is_used_where_it_is_near_enough_and_nobody_else_is_silenced() -> None:
     pytest.importorskip("nncf")
+    shared, logger = logging.NullHandler(), logging.getLogger("nncf")
+    logger.addHandler(shared)
+    before = logger.level
     done = optimized("recorded", "openvino", precision="int8", calibration=UNSEEN)
     assert done.precision == "int8"
     assert agree("recorded", done.module, LEAST_COSINE["int8"])
+    assert (shared.level, logger.level) == (logging.NOTSET, before)
+    logger.removeHandler(shared)
 
 
 def test_int8_that_is_too_far_off_is_taken_back_and_told() -> None:
