@@ -34,7 +34,10 @@ def load_devices(settings: Settings, recipes: Sequence[Recipe]) -> list[Device]:
         for _ in range(settings.replicas):
             models = load_descriptor_models(recipes)
             wishes = devices[0].runtimes if devices else [settings.runtime] * len(models)
-            chosen = [choose([model], wish, name)[0] for model, wish in zip(models, wishes, strict=True)]
+            chosen = [
+                choose([model], wish, name, settings.max_batch)[0]
+                for model, wish in zip(models, wishes, strict=True)
+            ]
             kind = CudaDevice if name.startswith("cuda") else Device
             devices.append(kind([trial.model for trial in chosen], name, [trial.runtime for trial in chosen]))
     check_alike(devices)

@@ -3,6 +3,9 @@
 A runtime is taken only if it gives each image the same descriptor whatever it is batched with, bit for bit,
 and if that is eager float32's to within a cosine of 0.999; so an embedding space does not change with it.
 What is asked for by name is taken whatever its speed, and even if the last bits depend on the batch.
+
+"compile" makes code for all sizes of batches, of which some share one: all are run here, because making more
+of it takes a minute. "graphs" is eager torch, recorded for some sizes (captured.py), on a GPU.
 """
 
 from __future__ import annotations
@@ -22,12 +25,11 @@ from lookalike_extractor.optimization import Runtime, available_runtimes, has_bf
 from lookalike_extractor.preprocessing import Preprocessing
 from torch import Tensor
 
+from lookalike_server.captured import Captured, sizes
 from lookalike_server.errors import ConfigInvalid
 
 if TYPE_CHECKING:
     from lookalike_extractor.descriptor import DescriptorModel
-
-RUNTIMES = ("auto", "eager", "eager-bf16", "compile", "compile-bf16", "openvino", "openvino-bf16")
 
 LEAST_COSINE = 0.999
 # A runtime must be that much faster than eager to be worth another one.
@@ -59,21 +61,24 @@ class Trial:
         return f"{self.runtime} {_IMAGES / self.seconds:.0f} images/s, cosine {self.cosine:.6f}{steady}"
 
 
-def choose(models: Sequence[DescriptorModel], wish: str, device: str) -> list[Trial]:
+def choose(models: Sequence[DescriptorModel], wish: str, device: str, most: int = 32) -> list[Trial]:
     """Returns each model in the runtime that was wished for, or for "auto" in the fastest that is right.
 
     Takes seconds for each runtime tried. Raises ConfigInvalid when a wish cannot be fulfilled.
+
+    Args:
+        most: images of the largest batch to come.
     """
-    return [_chosen(model.to(device).eval(), wish, device) for model in models]
+    return [_chosen(model.to(device).eval(), wish, device, most) for model in models]
 
 
-def _chosen(model: DescriptorModel, wish: str, device: str) -> Trial:
+def _chosen(model: DescriptorModel, wish: str, device: str, most: int) -> Trial:
     if wish == "eager":
         return Trial("eager", model, 1.0, 1.0, steady=True)
     pixels = pictures(model.preprocessing, _IMAGES).to(device)
     eager = _tried("eager", model, pixels, _described(model, pixels))
     if wish != "auto":
-        return _wished(eager, wish, pixels)
+        return _wished(eager, wish, pixels, most)
     trials = [eager, *(trial for name in _candidates(device) if (trial := _attempt(eager, name, pixels)))]
     right = [trial for trial in trials[1:] if trial.steady and trial.cosine >= LEAST_COSINE]
     best = min(right, key=lambda trial: trial.seconds, default=eager)
@@ -98,13 +103,33 @@ def _attempt(eager: Trial, name: str, pixels: Tensor) -> Trial | None:
         return None
 
 
-def _wished(eager: Trial, name: str, pixels: Tensor) -> Trial:
+def _wished(eager: Trial, name: str, pixels: Tensor, most: int) -> Trial:
+    if name.startswith("graphs"):
+        return _recorded(eager, name, pixels, most)
     try:
         trial = _in_runtime(eager, name, pixels)
     except LookalikeError as error:
         raise ConfigInvalid(f"runtime: {error.message}") from error
+    return _checked(trial, eager, pixels, most)
+
+
+def _recorded(eager: Trial, name: str, pixels: Tensor, most: int) -> Trial:
+    if pixels.device.type != "cuda":
+        raise ConfigInvalid(f"runtime: {name!r} is for GPUs. Use 'auto'.")
+    base = eager if name == "graphs" else _wished(eager, name.replace("graphs", "eager"), pixels, most)
+    try:
+        captured = cast("DescriptorModel", Captured(base.model, most))
+    except RuntimeError as error:
+        raise ConfigInvalid(f"runtime: {name!r} cannot be recorded: {error}. Use 'auto'.") from error
+    name, expected = base.runtime.replace("eager", "graphs"), _described(eager.model, pixels)
+    return _checked(_tried(name, captured, pixels, expected), eager, pixels, most)
+
+
+def _checked(trial: Trial, eager: Trial, pixels: Tensor, most: int) -> Trial:
     if trial.cosine < LEAST_COSINE:
         raise ConfigInvalid(f"runtime: {trial} of eager; at least {LEAST_COSINE} is needed. Use 'eager'.")
+    for n in sizes(most) if trial.runtime.startswith("compile") else ():
+        _described(trial.model, pixels.new_zeros(n, *pixels.shape[1:]))
     _log.info("%s runs in %s", ", ".join(eager.model.spaces), trial)
     return trial
 
