@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,8 +38,7 @@ class Ask:
     """About how many hits come before that place: how deep to look at once."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(NamedTuple):
     """An item that a query found. `score` is the cosine, -1..1; `group_json` the value it is grouped by."""
 
     id: str

@@ -20,7 +20,6 @@ from lookalike_server.parts import Keys, Part, Vectors
 from lookalike_server.runs import Runs
 
 _faiss: Any = faiss  # its types leave out what its Python part adds
-_SPARE = 8
 _MOST_SELECTIONS = 4
 # Effort is tuned without filters; one that suffices for a small index is too little with them.
 _LEAST_FILTERED = 64
@@ -32,14 +31,6 @@ class Effort:
 
     width: int
     refine: int = 1
-
-
-@dataclass(frozen=True)
-class Proposed:
-    """What may be among the nearest: keys int64 [m], and the query of each, intp [m], ascending."""
-
-    owners: NDArray[np.intp]
-    keys: Keys
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,29 +74,42 @@ class Approximate:
         """Whether no row stands for several keys."""
         return len(self.keys) == int(self.index.ntotal)
 
-    def proposals(self, queries: Vectors, k: int, wanted: Keys | None) -> Proposed:
-        """Returns keys that may be among the k nearest of the queries [q, d], deleted ones included."""
+    def proposals(self, queries: Vectors, k: int, wanted: Keys | None, spare: int = 0) -> Keys:
+        """Returns what may be among the k nearest of the queries [q, d], deleted ones included.
+
+        Returns int64 [q, m], -1 where there is none. `spare` more are looked for, for those that are deleted.
+        """
         faiss.omp_set_num_threads(1)
-        count = self.most(k)
-        effort, selection = self.effort, None
+        count = self.most(k, spare)
+        options = self._unfiltered
         if wanted is not None:  # part of what is met on the way does not count
             further = 2 + round(1.5 * len(self.keys) / max(1, len(wanted)))
-            width = further * max(_LEAST_FILTERED, effort.width)
-            effort, selection = replace(effort, width=width), self._selection(wanted)
-        _, rows = self.index.search(queries, count, params=parameters(self.index, effort, selection))
-        owners, places = np.nonzero(rows >= 0)
-        return self._expanded(owners, rows[owners, places])
+            width = further * max(_LEAST_FILTERED, self.effort.width)
+            options = parameters(self.index, replace(self.effort, width=width), self._selection(wanted))
+        _, rows = self.index.search(queries, count, params=options)
+        return self._expanded(rows)
 
-    def most(self, k: int) -> int:
+    @cached_property
+    def _unfiltered(self) -> Any:
+        return parameters(self.index, self.effort)
+
+    def most(self, k: int, spare: int = 0) -> int:
         """How many rows are proposed for k hits."""
-        return min(k * self.effort.refine + _SPARE, int(self.index.ntotal))
+        return min(k * self.effort.refine + spare, int(self.index.ntotal))
 
-    def _expanded(self, owners: NDArray[np.intp], rows: NDArray[np.int64]) -> Proposed:
-        """The keys that the rows stand for."""
+    def _expanded(self, rows: NDArray[np.int64]) -> Keys:
+        """The keys that the rows [q, m] stand for; -1 for those of -1."""
         if self._plain:
-            return Proposed(owners, self.keys[rows])
-        stood_for = self.runs.chosen(rows)
-        return Proposed(np.repeat(owners, stood_for.lengths), stood_for.members)
+            keys = self.keys[rows]
+            keys[rows < 0] = -1
+            return keys
+        there = rows >= 0
+        stood_for = self.runs.chosen(rows[there])
+        owners = np.nonzero(there)[0].repeat(stood_for.lengths)
+        counts = np.bincount(owners, minlength=len(rows))
+        keys = np.full((len(rows), counts.max(initial=0)), -1)
+        keys[np.arange(keys.shape[1]) < counts[:, None]] = stood_for.members
+        return keys
 
     def _selection(self, wanted: Keys) -> Any:
         """A selector of rows with a wanted key; the same array is not looked up twice."""

@@ -206,9 +206,9 @@ def _shares(
     truth: the score of the last of them for each query.
     """
     proposed = index.proposals(queries, _K, None)
-    places = np.minimum(np.searchsorted(rows.keys, proposed.keys), len(rows) - 1)
-    alive = rows.keys[places] == proposed.keys
-    owners, places = proposed.owners[alive], places[alive]
+    places = np.minimum(np.searchsorted(rows.keys, proposed), len(rows) - 1)
+    alive = rows.keys[places] == proposed
+    owners, places = np.nonzero(alive)[0], places[alive]
     scores = np.einsum("nd,nd->n", rows.vectors(places), queries[owners])
     good = np.bincount(owners, scores >= truth[owners] - 1e-5, len(queries))
     return np.minimum(good, _K) / max(1, min(_K, len(rows)))

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from lookalike_server.answers import Ask, Hit
 from lookalike_server.filter_sql import Filter
 from lookalike_server.filters import equals_any, parse_path
 
 
-@dataclass(frozen=True)
-class Chosen:
+class Chosen(NamedTuple):
     """The hits of one query."""
 
     hits: list[Hit]
@@ -23,9 +21,11 @@ class Chosen:
     """Whether a deeper look could not change the hits."""
 
 
-def choose(hits: Sequence[Hit], ask: Ask) -> Chosen:
+def choose(hits: list[Hit], ask: Ask) -> Chosen:
     """Chooses among the nearest of all hits, which are in order."""
-    good = [hit for hit in hits if ask.min_score is None or hit.score >= ask.min_score]
+    good = hits
+    if ask.min_score is not None:
+        good = [hit for hit in hits if hit.score >= ask.min_score]
     ended = len(good) < len(hits)
     if ask.group_by:
         return _grouped(good, ask, ended=ended)
@@ -43,7 +43,7 @@ def _grouped(hits: Sequence[Hit], ask: Ask, *, ended: bool) -> Chosen:
         value = group_value(hit.attributes_json, path)
         group = groups.setdefault(value or (hit.id,), [])
         if len(group) < ask.group_size:
-            group.append(replace(hit, group_json=value))
+            group.append(hit._replace(group_json=value))
     kept = list(groups.values())[: ask.k]
     full = all(len(group) == ask.group_size or not group[0].group_json for group in kept)
     chosen = sorted((hit for group in kept for hit in group), key=lambda hit: (-hit.score, hit.id))

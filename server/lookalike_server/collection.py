@@ -15,7 +15,6 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,21 +22,19 @@ from lookalike_extractor.errors import LookalikeError
 from numpy.typing import NDArray
 
 from lookalike_server.answers import Ask, SearchResult, Snapshot
-from lookalike_server.approximate import Approximate
 from lookalike_server.attributes import checked_paths
 from lookalike_server.building import EXACT_BELOW, IndexSettings
 from lookalike_server.current import Current
 from lookalike_server.errors import DescriptorInvalid, Draining
 from lookalike_server.filters import parse_filter
 from lookalike_server.gate import Gate
-from lookalike_server.indexer import Indexer
 from lookalike_server.reader import Reader
+from lookalike_server.recall_probe import RecallProbe
 from lookalike_server.reserve import Reserve
-from lookalike_server.rows import Descriptor, NewRow, Row, Written, check_different, check_id, unit
-from lookalike_server.schema import Segment
+from lookalike_server.rows import Descriptor, NewRow, Row, Written, check_different, check_id, units
 from lookalike_server.searching import Searcher
-from lookalike_server.segments import Keeper, Rewrite
 from lookalike_server.status import IndexStatus, index_status
+from lookalike_server.tending import Tending
 from lookalike_server.upkeep import Verified, back_up, verified
 from lookalike_server.view import View
 from lookalike_server.writer import Change, Writer
@@ -61,12 +58,7 @@ class Collection:
         self._gate = Gate()
         self._searcher = Searcher(self.state, lambda: self._view)
         self._writer = Writer(f"write-{self.name}", self._commit, self._current.settle)
-        self._keeper = Keeper(self._current.segments, lambda: self._view, self._publish_rewrite)
-        self._indexer = Indexer(
-            path.parent / "indexes", lambda: self._view, self.get_document, self._publish_indexes
-        )
-        self._keeper.wake()
-        self._indexer.wake()
+        self._tending = Tending(self._current, self._submit, self.get_document)
 
     @property
     def _view(self) -> View:
@@ -82,11 +74,9 @@ class Collection:
 
     def close(self, reason: LookalikeError | None = None) -> None:
         """Ends what is under way, then refuses every call with `reason`."""
-        self._indexer.close()
-        self._keeper.close()
-        if self._gate.close(
-            reason or Draining(f"Collection {self.name!r} is closed; the server is stopping.")
-        ):
+        self._tending.close()
+        stopping = Draining(f"Collection {self.name!r} is closed; the server is stopping.")
+        if self._gate.close(reason or stopping):
             self._writer.end()
             self._writer.join()
             self._gate.wait_empty()
@@ -137,9 +127,8 @@ class Collection:
 
     def list(self, after: int, limit: int, where: str = "", *, descriptors: bool = False) -> list[Row]:
         """Returns the next items that fit after that sequence number, in the order of their last write."""
-        condition = parse_filter(where)
         with self.state() as (reader, _):
-            return reader.page(after, limit, condition, descriptors=descriptors)
+            return reader.page(after, limit, parse_filter(where), descriptors=descriptors)
 
     def search(
         self,
@@ -154,9 +143,6 @@ class Collection:
 
         Args:
             descriptors: float32 [q, d], the queries; they are scaled to length 1.
-            k: most hits of a query, at least 1.
-            min_score: least score of a hit.
-            where: filter on attributes; "" means all items.
             exclude: an id for each query that is not to be among its hits; "" for none.
         """
         return self.ask(descriptors, Ask(k, where, min_score, exact=True), exclude)
@@ -167,8 +153,7 @@ class Collection:
         """As `search`, with all that can be asked for."""
         for query in descriptors:
             self.check_dimension(query, "descriptor")
-        units = [unit(query) for query in descriptors]
-        queries = np.array(units, np.float32).reshape(-1, self.space.dimension)
+        queries = units(np.asarray(descriptors).reshape(-1, self.space.dimension))
         with self._gate.inside():
             return self._searcher.search(queries, ask, exclude or [""] * len(queries))
 
@@ -192,12 +177,21 @@ class Collection:
         """Chooses the index; it is made in the background, and searches go on with what there was."""
         settings.factory(max(self.count, EXACT_BELOW), self.space.dimension)
         self.set_document("index", settings.as_json())
-        self._indexer.wake()
+        self._tending.indexer.wake()
 
     def index_status(self) -> IndexStatus:
         """Returns what index there is, how good it is and what it takes."""
         with self.state() as (reader, view):
-            return index_status(view, reader, self._current.folder, self._indexer)
+            return index_status(view, reader, self._current.folder, self._tending.indexer)
+
+    @property
+    def recall_probe(self) -> RecallProbe | None:
+        """None where searches are exact."""
+        return self._searcher.probe if self._view.indexes else None
+
+    def probe_recall(self) -> None:
+        with self._gate.inside():
+            self._searcher.probe.take(self._view)
 
     def index_attributes(self, paths: Sequence[str]) -> None:
         """Makes and removes indexes on attributes until just these have one; other writes wait meanwhile.
@@ -252,16 +246,5 @@ class Collection:
 
     def _commit(self, changes: Sequence[Change]) -> Sequence[Written]:
         results = self._current.commit(changes)
-        if len(self._view.parts) > 1:
-            self._keeper.wake()
-        self._indexer.notice(self._view)
+        self._tending.written(self._view)
         return results
-
-    def _publish_rewrite(self, rewrite: Rewrite) -> Sequence[Segment]:
-        self._submit(partial(self._current.rewrite, rewrite)).result()
-        self._indexer.wake()
-        with self._current.store.reading() as reader:
-            return reader.segments()
-
-    def _publish_indexes(self, indexes: Sequence[Approximate], listed: str) -> None:
-        self._submit(partial(self._current.replace_indexes, indexes, listed)).result()

@@ -19,22 +19,27 @@ class Gate:
 
     @contextmanager
     def inside(self) -> Iterator[None]:
-        with self.held():
+        with self._changed:
+            self._check()
             self._inside += 1
         try:
             yield
         finally:
             with self._changed:
                 self._inside -= 1
-                self._changed.notify_all()
+                if not self._inside:
+                    self._changed.notify_all()
 
     @contextmanager
     def held(self) -> Iterator[None]:
         """Keeps the gate as it is, for a moment."""
         with self._changed:
-            if self._reason is not None:
-                raise self._reason
+            self._check()
             yield
+
+    def _check(self) -> None:
+        if self._reason is not None:
+            raise self._reason
 
     def close(self, reason: LookalikeError) -> bool:
         """Returns False when it was closed already."""

@@ -57,6 +57,34 @@ def _of_cache(now: Statistics) -> Iterator[Metric]:
 def of_collections(catalog: Catalog) -> Iterator[Metric]:
     rows = {collection.name: collection.count for collection in catalog.list()}
     yield gauge("lookalike_collection_items", "Items of each collection.", ["collection"], rows)
+    yield from _of_probes(catalog)
+
+
+def _of_probes(catalog: Catalog) -> Iterator[Metric]:
+    """What probes of the recall found; begins those that are due."""
+    known: dict[str, float] = {}
+    taken: dict[str, float] = {}
+    for collection in catalog.list():
+        probe = collection.recall_probe
+        if probe is None:
+            continue
+        if probe.claim():
+            catalog.workers.submit(collection.probe_recall)
+        taken[collection.name] = probe.taken
+        if probe.recall is not None:
+            known[collection.name] = probe.recall
+    yield gauge(
+        "lookalike_collection_recall",
+        "Share of the ten nearest that searches through an index found, in the last 100 probes.",
+        ["collection"],
+        known,
+    )
+    yield counter(
+        "lookalike_collection_recall_probes",
+        "Searches through an index that were done exactly as well.",
+        ["collection"],
+        taken,
+    )
 
 
 def of_certificate(expires: datetime | None) -> Iterator[Metric]:

@@ -29,6 +29,11 @@ class Part:
     def living(self) -> int:
         return int(np.count_nonzero(self.alive))
 
+    @cached_property
+    def first(self) -> int:
+        """Its first key."""
+        return int(self.keys[0])
+
     def rows_of(self, keys: Keys) -> NDArray[np.intp]:
         """Returns the rows of those of the ascending `keys` that this part holds."""
         if not self.count:
@@ -38,6 +43,14 @@ class Part:
         rows = np.searchsorted(own, keys[first:last])
         held: NDArray[np.intp] = rows[own[rows] == keys[first:last]]
         return held
+
+    def row_of(self, key: int) -> int:
+        """Returns the row of a key that is not less than the first, or -1 where it is not alive."""
+        row = key - self.first  # where no key is wanting
+        if row >= self.count or self.keys.item(row) != key:
+            row = int(self.keys[: self.count].searchsorted(key))
+        there = row < self.count and self.alive.item(row) and self.keys.item(row) == key
+        return row if there else -1
 
     def without(self, keys: Keys) -> Part:
         rows = self.rows_of(keys)

@@ -8,15 +8,15 @@ that k hits come back whenever k items fit.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from lookalike_server.approximate import Proposed
 from lookalike_server.parts import Keys, Vectors
-from lookalike_server.scan import Found, best, nearest, pair_scores
+from lookalike_server.scan import NOTHING, Found, best, kth, nearest, pair_scores
 from lookalike_server.view import View
 
 # When a filter leaves less than this share of the items, those that fit are scanned: indexes would miss some.
 SELECTIVE = 0.1
+# Proposals for each query beyond those that are needed, of an index whose rows are not all alive.
+_SPARE = 8
 
 
 def worthwhile(view: View, wanted: Keys | None) -> bool:
@@ -26,15 +26,10 @@ def worthwhile(view: View, wanted: Keys | None) -> bool:
 
 def propose(view: View, queries: Vectors, k: int, wanted: Keys | None) -> list[Found]:
     """Finds about the k nearest for each query float32 [q, d]; what is found is scored exactly."""
+    found = _scored(view, queries, _proposed(view, queries, k, wanted), k)
     scanned = nearest([(part, part.mask(wanted)) for part in view.beside], queries, k)
-    proposed = _proposed(view, queries, k, wanted)
-    scores, alive = _scored(view, queries, proposed)
-    owners, keys, scores = proposed.owners[alive], proposed.keys[alive], scores[alive]
-    ends = np.searchsorted(owners, np.arange(len(queries)), "right").tolist()
-    found = [
-        _merged(one, keys[start:end], scores[start:end], k)
-        for one, start, end in zip(scanned, [0, *ends], ends, strict=False)
-    ]
+    if any(one is not NOTHING for one in scanned):
+        found = [_merged(*both, k) for both in zip(found, scanned, strict=True)]
     available = view.count if wanted is None else len(wanted)
     short = [i for i, one in enumerate(found) if len(one.keys) < min(k, available)]
     if short:
@@ -43,30 +38,30 @@ def propose(view: View, queries: Vectors, k: int, wanted: Keys | None) -> list[F
     return found
 
 
-def _proposed(view: View, queries: Vectors, k: int, wanted: Keys | None) -> Proposed:
-    """What the indexes propose together."""
-    each = [index.proposals(queries, k, wanted) for index in view.indexes]
-    owners = np.concatenate([one.owners for one in each])
-    keys = np.concatenate([one.keys for one in each])
+def _proposed(view: View, queries: Vectors, k: int, wanted: Keys | None) -> Keys:
+    """What the indexes propose together: int64 [q, m], -1 where there is nothing."""
+    each = [
+        index.proposals(queries, k, wanted, _SPARE if touched else 0)
+        for index, touched in zip(view.indexes, view.touched, strict=True)
+    ]
+    keys = each[0] if len(each) == 1 else np.concatenate(each, axis=1)
     if wanted is not None:
-        fitting = wanted[np.minimum(np.searchsorted(wanted, keys), len(wanted) - 1)] == keys
-        owners, keys = owners[fitting], keys[fitting]
-    if len(each) > 1:
-        order = np.argsort(owners, kind="stable")
-        owners, keys = owners[order], keys[order]
-    return Proposed(owners, keys)
+        places = np.minimum(wanted.searchsorted(keys), len(wanted) - 1)
+        keys = np.where(wanted[places] == keys, keys, -1)
+    return keys
 
 
-def _scored(
-    view: View, queries: Vectors, proposed: Proposed
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Returns the exact score of each proposal, and whether its row is alive."""
-    keys, places = np.unique(proposed.keys, return_inverse=True)
-    alive, vectors = view.locate(keys)
-    return pair_scores(queries, proposed.owners, vectors, places), alive[places]
+def _scored(view: View, queries: Vectors, keys: Keys, k: int) -> list[Found]:
+    """Returns the k best of the keys [q, m] that are alive, and all that tie with the last of them."""
+    alive, vectors = view.locate(keys.ravel())
+    scores = pair_scores(queries, vectors.reshape(*keys.shape, view.dimension))
+    if keys.shape[1] <= k and alive.all():
+        return [Found(*one) for one in zip(keys, scores, strict=True)]
+    scores[~alive.reshape(keys.shape)] = -np.inf
+    kept = scores >= np.maximum(kth(scores, k), np.float32(-1))[:, None]
+    return [Found(keys[i, one], scores[i, one]) for i, one in enumerate(kept)]
 
 
-def _merged(scanned: Found, keys: Keys, scores: NDArray[np.float32], k: int) -> Found:
-    if len(scanned.keys):
-        keys, scores = np.concatenate([scanned.keys, keys]), np.concatenate([scanned.scores, scores])
-    return best(keys, scores, k) if len(keys) else scanned
+def _merged(one: Found, other: Found, k: int) -> Found:
+    keys, scores = np.concatenate([one.keys, other.keys]), np.concatenate([one.scores, other.scores])
+    return best(keys, scores, k) if len(keys) else NOTHING

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -96,17 +97,26 @@ def check_different(rows: Sequence[NewRow]) -> None:
 
 def unit(descriptor: NDArray[Any]) -> Descriptor:
     """Returns the descriptor [d] scaled to length 1, as float32. Raises DescriptorInvalid."""
-    wide = np.asarray(descriptor, np.float64)
-    if wide.ndim != 1:
+    one = np.asarray(descriptor)
+    if one.ndim != 1:
         raise DescriptorInvalid(
-            f"The descriptor has shape {list(wide.shape)}; it must be [dimension].", field="descriptor"
+            f"The descriptor has shape {list(one.shape)}; it must be [dimension].", field="descriptor"
         )
-    length = float(np.linalg.norm(wide))
-    if not np.isfinite(length):
-        raise DescriptorInvalid("The descriptor holds NaN or infinity.", field="descriptor")
-    if length == 0:
-        raise DescriptorInvalid("The descriptor is all zeros and has no direction.", field="descriptor")
-    return (wide / length).astype(np.float32)
+    scaled: Descriptor = units(one[None])[0]
+    return scaled
+
+
+def units(descriptors: NDArray[Any]) -> NDArray[np.float32]:
+    """Returns the descriptors [n, d] scaled to length 1, as float32. Raises DescriptorInvalid."""
+    wide = descriptors.astype(np.float64)
+    lengths = [math.sqrt(row.dot(row)) for row in wide]
+    for length in lengths:
+        if not math.isfinite(length):
+            raise DescriptorInvalid("The descriptor holds NaN or infinity.", field="descriptor")
+        if length == 0:
+            raise DescriptorInvalid("The descriptor is all zeros and has no direction.", field="descriptor")
+    scaled: NDArray[np.float64] = wide / np.array(lengths)[:, None]
+    return scaled.astype(np.float32)
 
 
 def compact_attributes(text: str) -> str:

@@ -7,7 +7,7 @@ so that a score depends on nothing but the two descriptors, and rows of equal de
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import faiss
 import numpy as np
@@ -19,11 +19,9 @@ from lookalike_server.rows import Descriptor
 # Under this share of a part it is faster to gather the rows that count than to scan them all.
 _SPARSE = 0.5
 _SPARE_HITS = 8
-_PAIRS = 256
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """What one query found: keys int64 [m] and scores float32 [m], -1..1, in no order."""
 
     keys: Keys
@@ -41,7 +39,7 @@ def nearest(parts: Sequence[tuple[Part, Mask]], queries: Vectors, k: int) -> lis
     rough = np.concatenate([scores for _, scores, _ in found], axis=1)
     which = np.concatenate([np.full(rows.shape[1], i) for i, (_, _, rows) in enumerate(found)])
     rows = np.concatenate([rows for _, _, rows in found], axis=1)
-    floor = _kth(rough, k) - _tolerance(queries.shape[1])
+    floor = kth(rough, k) - _tolerance(queries.shape[1])
     answers = []
     for query, scores, places, least in zip(queries, rough, rows, floor, strict=True):
         kept = np.flatnonzero((scores >= least) & (scores > -np.inf))
@@ -70,24 +68,17 @@ def within(parts: Sequence[tuple[Part, Mask]], query: Descriptor, least: float, 
 
 
 def exact_scores(query: Descriptor, vectors: Vectors) -> NDArray[np.float32]:
-    """Returns the cosine of the query [d] and each vector [n, d], -1..1, the same wherever a row stands.
-
-    With queries [n, d] it is that of each pair.
-    """
-    products = vectors.astype(np.float64) * query.astype(np.float64)
-    scores: NDArray[np.float64] = np.clip(products.sum(axis=1), -1, 1)
-    return scores.astype(np.float32)
-
-
-def pair_scores(
-    queries: Vectors, owners: NDArray[np.intp], vectors: Vectors, rows: NDArray[np.intp]
-) -> NDArray[np.float32]:
-    """Returns the exact score of each pair of queries[owners[i]] and vectors[rows[i]]: float32 [m]."""
-    scores = np.empty(len(rows), np.float32)
-    for start in range(0, len(rows), _PAIRS):  # memory that stays in the processor's cache
-        these = slice(start, start + _PAIRS)
-        scores[these] = exact_scores(queries[owners[these]], vectors[rows[these]])
+    """Returns the cosine of the query [d] and each vector [n, d], -1..1, the same wherever a row stands."""
+    scores: NDArray[np.float32] = pair_scores(query[None], vectors[None])[0]
     return scores
+
+
+def pair_scores(queries: Vectors, vectors: Vectors) -> NDArray[np.float32]:
+    """Returns the exact scores of each query [q, d] and its own vectors [q, m, d]: float32 [q, m]."""
+    scores = np.empty(vectors.shape[:2])
+    for query, own, products in zip(queries.astype(np.float64), vectors, scores, strict=True):
+        np.vecdot(own.astype(np.float64), query, out=products)  # stays in the processor's cache
+    return np.minimum(np.maximum(scores, -1), 1).astype(np.float32)
 
 
 def _nearest(
@@ -116,7 +107,7 @@ def _scan(
         counted = np.where(mask[rows], scores, np.float32(-np.inf))
         if fetch == len(vectors):
             return counted, rows
-        if (scores[:, -1] < _kth(counted, k) - _tolerance(vectors.shape[1])).all():
+        if (scores[:, -1] < kth(counted, k) - _tolerance(vectors.shape[1])).all():
             return counted, rows
         fetch *= 4
 
@@ -130,10 +121,11 @@ def _knn(queries: Vectors, vectors: Vectors, k: int) -> tuple[NDArray[np.float32
     return scores, rows
 
 
-def _kth(scores: NDArray[np.float32], k: int) -> NDArray[np.float32]:
+def kth(scores: NDArray[np.float32], k: int) -> NDArray[np.float32]:
     """Returns the k-th best score of each row of [q, m]; the least where there are fewer."""
     k = min(k, scores.shape[1])
-    return np.partition(scores, -k, axis=1)[:, -k]
+    least: NDArray[np.float32] = np.partition(scores, -k, axis=1)[:, -k]
+    return least
 
 
 def _tolerance(dimension: int) -> float:
@@ -155,5 +147,7 @@ def _gathered(
 
 def best(keys: Keys, scores: NDArray[np.float32], k: int) -> Found:
     """Returns the k best, and all that tie with the last of them."""
-    kept = scores >= _kth(scores[None], k)
+    if len(scores) <= k:
+        return Found(keys, scores)
+    kept = scores >= kth(scores[None], k)
     return Found(keys[kept], scores[kept])

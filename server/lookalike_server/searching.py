@@ -12,12 +12,10 @@ all of it happens again within one state.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-
-import numpy as np
-from numpy.typing import NDArray
+from itertools import chain
 
 from lookalike_server.answers import Account, Ask, Hit, SearchResult
 from lookalike_server.choosing import Chosen, choose, members_of
@@ -26,6 +24,7 @@ from lookalike_server.filters import EVERYTHING, both, parse_filter
 from lookalike_server.parts import Keys, Vectors
 from lookalike_server.proposing import propose, worthwhile
 from lookalike_server.reader import Reader
+from lookalike_server.recall_probe import RecallProbe
 from lookalike_server.remembered import Remembered
 from lookalike_server.rows import Descriptor, Row
 from lookalike_server.scan import Found
@@ -50,6 +49,7 @@ class Searcher:
         self._states = states
         self._view = view
         self._remembered = Remembered()
+        self.probe = RecallProbe()
         self._fitting: tuple[int, dict[Filter, Keys]] = (0, {})
 
     def search(self, queries: Vectors, ask: Ask, exclude: Sequence[str]) -> SearchResult:
@@ -67,7 +67,7 @@ class Searcher:
                     chosen = run.answer(exclude)
                 except _Replaced:
                     raise reader.damaged("its items, which are others than those searched") from None
-        account = replace(run.account(), filter_seconds=filtered)
+        account = run.account(filtered)
         return SearchResult(view.sequence, [c.hits for c in chosen], [c.more for c in chosen], account)
 
     def _seen(self, condition: Filter) -> tuple[View, Keys | None]:
@@ -92,12 +92,11 @@ class Searcher:
                 known[condition] = keys
         return keys
 
-    def rows(self, keys: NDArray[np.int64], reader: Reader | None) -> dict[int, Row]:
+    def rows(self, keys: Set[int], reader: Reader | None) -> dict[int, Row]:
         """Returns the rows of those keys, read in the state of `reader` or of now. Raises _Replaced."""
-        wanted = keys.tolist()
-        rows = self._remembered.get(wanted)
-        if len(rows) < len(wanted):
-            read = self._read([key for key in wanted if key not in rows], reader)
+        rows = self._remembered.get(keys)
+        if len(rows) < len(keys):
+            read = self._read([key for key in keys if key not in rows], reader)
             for row in read.values():
                 self._remembered.put(row)
             rows |= read
@@ -147,13 +146,12 @@ class _Run:
         plain = not (self.ask.exact or self.ask.every or self.ask.group_by or self.ask.after)
         return plain and worthwhile(self.view, self.wanted)
 
-    def account(self) -> Account:
+    def account(self, filter_seconds: float) -> Account:
         plan = "exact scan" if self.wanted is None else "exact scan of the items that fit"
         compared = self._most(self.wanted)
         if self.through_index:
             beside = sum(part.living for part in self.view.beside)
-            widths = [f"{one.factory} at {one.effort.width}" for one in self.view.indexes]
-            plan = f"{', '.join(widths)}, exact scan of {beside} items beside"
+            plan = f"{self.view.efforts}, exact scan of {beside} items beside"
             compared = beside + sum(one.most(self.ask.k) for one in self.view.indexes)
         return Account(
             plan=plan,
@@ -161,6 +159,7 @@ class _Run:
             fitting=self._most(self.wanted),
             compared=compared,
             queries=len(self.queries),
+            filter_seconds=filter_seconds,
             scan_seconds=self.scan_seconds,
             rows_seconds=self.rows_seconds,
         )
@@ -176,9 +175,10 @@ class _Run:
         while True:
             found = self._scan(queries, depth, wanted)
             begin = time.perf_counter()
-            every = np.unique(np.concatenate([np.empty(0, np.int64), *(one.keys for one in found)]))
-            rows = self.searcher.rows(every, self.reader)
-            chosen = [choose(_hits(one, rows, own), ask) for one, own in zip(found, exclude, strict=True)]
+            keys = [one.keys.tolist() for one in found]
+            rows = self.searcher.rows(set(chain.from_iterable(keys)), self.reader)
+            scored = zip(keys, (one.scores.tolist() for one in found), exclude, strict=True)
+            chosen = [choose(_hits(*one, rows), ask) for one in scored]
             self.rows_seconds += time.perf_counter() - begin
             if ask.every or depth >= self._most(wanted) or all(c.enough for c in chosen):
                 return chosen
@@ -190,6 +190,7 @@ class _Run:
             least = self.ask.min_score
             found = [self.view.within(query, least, depth, wanted) for query in queries]
         elif self.through_index:
+            self.searcher.probe.see(queries[0])
             found = propose(self.view, queries, depth, wanted)
         else:
             found = self.view.search(queries, depth, wanted)
@@ -205,13 +206,14 @@ class _Run:
         members = both(parse_filter(self.ask.where), members_of(self.ask.group_by, groups))
         keys = self.searcher.keys(members, self.reader, self.view)
         (whole,) = self._deep_enough(query[None], [own], keys, replace(self.ask, k=len(groups)))
-        return replace(leaders, hits=sorted([*whole.hits, *lone], key=lambda hit: (-hit.score, hit.id)))
+        return leaders._replace(hits=sorted([*whole.hits, *lone], key=lambda hit: (-hit.score, hit.id)))
 
 
-def _hits(found: Found, rows: dict[int, Row], own: str) -> list[Hit]:
-    hits = [
-        Hit(rows[key].id, score, rows[key].attributes_json)
-        for key, score in zip(found.keys.tolist(), found.scores.tolist(), strict=True)
-        if rows[key].id != own
-    ]
-    return sorted(hits, key=lambda hit: (-hit.score, hit.id))
+def _hits(keys: list[int], scores: list[float], own: str, rows: dict[int, Row]) -> list[Hit]:
+    hits = []
+    for key, score in zip(keys, scores, strict=True):
+        row = rows[key]
+        if row.id != own:
+            hits.append(Hit(row.id, score, row.attributes_json))
+    hits.sort(key=lambda hit: (-hit.score, hit.id))
+    return hits

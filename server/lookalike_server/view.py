@@ -19,6 +19,8 @@ from lookalike_server.scan import Found, nearest, within
 from lookalike_server.schema import TALLY_MODULUS
 
 PART_ROWS = 32_768
+# With more keys for each part than this, numpy finds them faster part by part than Python one by one.
+_FEW_KEYS = 8
 
 
 class View:
@@ -103,23 +105,38 @@ class View:
         """The stretches of parts that no index covers."""
         return bare(self.parts, self.indexes)
 
-    def locate(self, keys: Keys) -> tuple[Mask, Vectors]:
-        """Finds the rows of ascending keys, each given once.
+    @cached_property
+    def efforts(self) -> str:
+        """How the indexes are searched, in words."""
+        return ", ".join(f"{one.factory} at {one.effort.width}" for one in self.indexes)
 
-        Returns which of them are alive, bool [n], and the vectors of all float32 [n, d], zeros of others.
+    @cached_property
+    def touched(self) -> tuple[bool, ...]:
+        """Of each index whether rows of it were deleted."""
+        living = [sum(p.between(i.first, i.last).living for p in self.parts) for i in self.indexes]
+        return tuple(count < len(i.keys) for count, i in zip(living, self.indexes, strict=True))
+
+    def locate(self, keys: Keys) -> tuple[Mask, Vectors]:
+        """Finds the rows of keys.
+
+        Returns which of them are alive, bool [n], and the vectors of those float32 [n, d], zeros of others.
         """
-        alive, vectors = np.zeros(len(keys), np.bool_), np.zeros((len(keys), self.dimension), np.float32)
-        homes = np.searchsorted(self._firsts, keys, "right") - 1
-        starts = np.flatnonzero(np.diff(homes, prepend=-2))
-        for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(keys)], strict=True):
-            home = int(homes[start])
-            if home < 0:
-                continue
-            part, own = self.parts[home], keys[start:end]
-            rows = np.minimum(part.keys[: part.count].searchsorted(own), part.count - 1)
-            here = (part.keys[rows] == own) & part.alive[rows]
-            alive[start:end] = here
-            vectors[start:end][here] = part.vectors[rows[here]]
+        alive, vectors = np.zeros(len(keys), np.bool_), np.empty((len(keys), self.dimension), np.float32)
+        homes = self._firsts.searchsorted(keys, "right") - 1
+        if len(keys) <= _FEW_KEYS * len(self.parts):
+            for i, (key, home) in enumerate(zip(keys.tolist(), homes.tolist(), strict=True)):
+                row = self.parts[home].row_of(key) if home >= 0 else -1
+                alive[i] = row >= 0
+                vectors[i] = self.parts[home].vectors[row] if row >= 0 else 0
+            return alive, vectors
+        for home, part in enumerate(self.parts):
+            places = np.flatnonzero(homes == home)
+            rows = np.minimum(part.keys[: part.count].searchsorted(keys[places]), part.count - 1)
+            here = (part.keys[rows] == keys[places]) & part.alive[rows]
+            alive[places] = here
+            vectors[places[here]] = part.vectors[rows[here]]
+        if not alive.all():
+            vectors[~alive] = 0
         return alive, vectors
 
     @cached_property

@@ -230,6 +230,39 @@ def test_an_index_comes_back_from_its_file_and_a_damaged_one_is_made_anew(
     assert "damaged or missing; it is made anew" in caplog.text
 
 
+def test_probes_tell_how_much_searches_find_and_wait_for_each_other(shop: Collection) -> None:
+    probe = shop.recall_probe
+    assert probe is not None
+    assert probe.recall is None
+    assert probe.claim()
+    assert not probe.claim()
+    shop.probe_recall()  # of an item
+    shop.ask(vectors_of(9, seed=9)[1:2], Ask(10))
+    shop.probe_recall()  # of that query
+    assert probe.taken == 2
+    assert probe.recall is not None
+    assert probe.recall >= 0.8
+    assert not probe.claim()  # for a minute
+
+
+def test_a_probe_tells_of_an_index_that_does_not_find(
+    shop: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probe = shop.recall_probe
+    assert probe is not None
+    keys = shop._view.indexes[0].keys
+    monkeypatch.setattr(Approximate, "proposals", lambda *_: keys[None, :11])
+    shop.ask(vectors_of(9, seed=9)[1:2], Ask(10))
+    shop.probe_recall()
+    assert probe.recall is not None
+    assert probe.recall < 0.5
+
+
+def test_there_are_no_probes_where_searches_are_exact(tmp_path: Path) -> None:
+    with Catalog(tmp_path) as catalog:
+        assert catalog.create("shop", SPACE).recall_probe is None
+
+
 def test_exact_is_a_choice_too(shop: Collection) -> None:
     shop.configure_index(IndexSettings(kind="exact"))
     waited(shop, lambda: shop.index_status().indexed == 0)
@@ -270,7 +303,7 @@ def test_an_index_worse_than_asked_for_is_not_used_unless_it_was_chosen(
     with Catalog(tmp_path) as catalog:
         collection = catalog.create("shop", SPACE)
         fill(collection)
-        waited(collection, lambda: collection._indexer._refused is not None)
+        waited(collection, lambda: collection._tending.indexer._refused is not None)
         assert recall(collection) == 1
         assert collection.index_status().indexed == 0
         collection.configure_index(IndexSettings(kind="HNSW16,SQfp16"))

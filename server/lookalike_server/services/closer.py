@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from lookalike.v1 import search_pb2 as pb
@@ -147,7 +147,7 @@ class Closer:
         _, (nearest,) = await self._found(collection, [again], [own], depth, request.where)
         nearest, vectors = await self._vectors(collection, nearest)
         scores = query.score(vectors).tolist()
-        return [replace(hit, score=score) for hit, score in zip(nearest, scores, strict=True)]
+        return [hit._replace(score=score) for hit, score in zip(nearest, scores, strict=True)]
 
     async def _vectors(
         self, collection: Collection, hits: Sequence[Hit]
@@ -172,7 +172,7 @@ def _best(per_view: Sequence[Sequence[Hit]], less: NDArray[np.float32]) -> list[
     best: dict[str, Hit] = {}
     for hits, subtracted in zip(per_view, less.tolist(), strict=True):
         for hit in hits:
-            scored = replace(hit, score=hit.score - subtracted)
+            scored = hit._replace(score=hit.score - subtracted)
             if hit.id not in best or scored.score > best[hit.id].score:
                 best[hit.id] = scored
     return sorted(best.values(), key=lambda hit: (-hit.score, hit.id))
