@@ -107,6 +107,7 @@ class Current:
             results = [change.apply(writing) for change in changes]
             if not writing.changed:
                 return results
+            writing.write_out()
             view, vectors = self.view, self._added(writing)
             for rewrite in self._rewrites:
                 view = rewrite(view)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +14,16 @@ from lookalike_server.attributes import index_attributes
 from lookalike_server.rows import Descriptor, NewRow, Written
 from lookalike_server.schema import Segment, document_crc, item_crc, vector_crc
 
+# Most rows of one statement.
+_MOST_ROWS = 64
+
 
 class Writing:
-    """A transaction, and what it changes: keys and vectors that are new, keys that are gone."""
+    """A transaction, and what it changes: keys and vectors that are new, keys that are gone.
+
+    Rows are deleted and inserted together, in a few statements for all changes: at each step of SQLite the
+    thread lets go of Python's lock, and among many callers it waits long to have it again.
+    """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -25,25 +33,17 @@ class Writing:
         self.changed = False
         """Whether there is anything to commit."""
         self._sealed: int = connection.execute("SELECT coalesce(max(last), 0) FROM segment").fetchone()[0]
+        self._waiting: dict[str, tuple[int, NewRow]] = {}
+        self._doomed: set[int] = set()
 
     def upsert(self, rows: Sequence[NewRow]) -> Written:
         """Inserts the rows, whose ids are all different, in place of those with the same ids."""
         self.changed |= bool(rows)
         replaced = self._remove([row.id for row in rows])
-        numbered = list(enumerate(rows, self.sequence + 1))
-        self._connection.executemany(
-            "INSERT INTO item VALUES (?, ?, ?, ?, ?)",
-            [
-                (k, r.id, r.attributes_json, r.digest, item_crc(k, r.id, r.attributes_json, r.digest))
-                for k, r in numbered
-            ],
-        )
-        data = [(k, row.descriptor.astype("<f4", copy=False).tobytes()) for k, row in numbered]
-        self._connection.executemany(
-            "INSERT INTO vector VALUES (?, ?, ?)", [(k, d, vector_crc(k, d)) for k, d in data]
-        )
+        for k, row in enumerate(rows, self.sequence + 1):
+            self._waiting[row.id] = k, row
+            self.added[k] = row.descriptor
         self.sequence += len(rows)
-        self.added.update((k, row.descriptor) for k, row in numbered)
         return Written(self.sequence, inserted=len(rows) - replaced, replaced=replaced)
 
     def delete(self, ids: Sequence[str]) -> Written:
@@ -54,18 +54,46 @@ class Writing:
         return Written(self.sequence, deleted=deleted)
 
     def _remove(self, ids: Sequence[str]) -> int:
-        found = self._connection.execute(
+        waiting = [self._waiting.pop(item_id) for item_id in ids if item_id in self._waiting]
+        for k, _ in waiting:
+            del self.added[k]
+        selected = self._connection.execute(
             "SELECT k FROM item WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(ids),)
-        ).fetchall()
-        for table in ("item", "vector"):
-            self._connection.executemany(f"DELETE FROM {table} WHERE k = ?", found)
-        self._connection.executemany(
-            "INSERT OR IGNORE INTO gone VALUES (?)", [(k,) for (k,) in found if k <= self._sealed]
         )
-        for (k,) in found:
+        found = [k for (k,) in selected.fetchall() if k not in self._doomed]
+        self._doomed.update(found)
+        for k in found:
             if self.added.pop(k, None) is None:
                 self.removed.append(k)
-        return len(found)
+        return len(waiting) + len(found)
+
+    def write_out(self) -> None:
+        """Deletes and inserts the rows that wait for it."""
+        if self._doomed:
+            doomed = json.dumps([*self._doomed])
+            for table in ("item", "vector"):
+                self._connection.execute(
+                    f"DELETE FROM {table} WHERE k IN (SELECT value FROM json_each(?))", (doomed,)
+                )
+            self._connection.execute(
+                "INSERT OR IGNORE INTO gone SELECT value FROM json_each(?) WHERE value <= ?",
+                (doomed, self._sealed),
+            )
+        rows = [*self._waiting.values()]
+        self._insert("item", [_item(k, row) for k, row in rows])
+        self._insert("vector", [_vector(k, row) for k, row in rows])
+        self._doomed.clear()
+        self._waiting.clear()
+
+    def _insert(self, table: str, rows: Sequence[tuple[object, ...]]) -> None:
+        start = 0
+        while start < len(rows):
+            # Powers of two, so that there are few statements, each compiled once.
+            count = min(_MOST_ROWS, 1 << (len(rows) - start).bit_length() - 1)
+            some = rows[start : start + count]
+            marks = ", ".join([f"({', '.join('?' * len(some[0]))})"] * count)
+            self._connection.execute(f"INSERT INTO {table} VALUES {marks}", [*chain.from_iterable(some)])
+            start += count
 
     def set_document(self, name: str, value: str) -> Written:
         """Keeps the text under that name, in place of another; "" removes it."""
@@ -80,6 +108,7 @@ class Writing:
     def index_attributes(self, paths: Sequence[str]) -> Written:
         """Makes and removes indexes until just those of these checked paths are there."""
         self.changed = True
+        self.write_out()
         index_attributes(self._connection, paths)
         return Written(self.sequence)
 
@@ -91,6 +120,7 @@ class Writing:
         Returns which of its rows are alive: bool [n].
         """
         self.changed = True
+        self.write_out()
         reached = self._connection.execute(
             "SELECT coalesce(min(first), ?1), coalesce(max(last), ?2) FROM segment "
             "WHERE last >= ?1 AND first <= ?2",
@@ -112,5 +142,15 @@ class Writing:
         return alive
 
     def commit(self) -> None:
+        self.write_out()
         self._connection.execute("UPDATE collection SET sequence = ?", (self.sequence,))
         self._connection.execute("COMMIT")
+
+
+def _item(k: int, row: NewRow) -> tuple[object, ...]:
+    return k, row.id, row.attributes_json, row.digest, item_crc(k, row.id, row.attributes_json, row.digest)
+
+
+def _vector(k: int, row: NewRow) -> tuple[object, ...]:
+    data = row.descriptor.astype("<f4", copy=False).tobytes()
+    return k, data, vector_crc(k, data)
