@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lookalike.cli.connection import access_given, connect, place_options
-from lookalike.cli.output import interruptible, list_failures, print_json, print_table
+from lookalike.cli.output import interruptible, list_failures, plural, print_json, print_table
 
 if TYPE_CHECKING:
     from lookalike.bench import Load, Result
@@ -21,16 +21,34 @@ _MOST_PHOTOS = 256
 
 @click.command("bench", short_help="Measure how fast a server answers.")
 @click.argument("photos", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--callers", default=8, show_default=True, type=click.IntRange(1, 4096), help="Closed loop.")
+@click.option(
+    "--callers",
+    default=8,
+    show_default=True,
+    type=click.IntRange(1, 4096),
+    help="Closed loop: so many at once.",
+)
 @click.option(
     "--rate",
     type=click.FloatRange(0, min_open=True),
     help="Open loop: images a second, whether answered or not.",
 )
 @click.option("--images", default=1, show_default=True, type=click.IntRange(1), help="Images of a call.")
-@click.option("--seconds", default=10.0, show_default=True, type=click.FloatRange(0, min_open=True))
-@click.option("--timeout", default=30.0, show_default=True, type=click.FloatRange(0, min_open=True))
-@click.option("--recipe", default="", help="[default: the server's first]")
+@click.option(
+    "--seconds",
+    default=10.0,
+    show_default=True,
+    type=click.FloatRange(0, min_open=True),
+    help="To measure for.",
+)
+@click.option(
+    "--timeout",
+    default=30.0,
+    show_default=True,
+    type=click.FloatRange(0, min_open=True),
+    help="Seconds that a call may take.",
+)
+@click.option("--recipe", default="", help="To ask for.  [default: the server's first]")
 @click.option("--cached", is_flag=True, help="Send the same bytes again: results may be remembered.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 @place_options
@@ -84,7 +102,7 @@ def _facts(load: Load, result: Result) -> dict[str, Any]:
 
 def _show(load: Load, result: Result) -> None:
     loop = f"{load.callers} callers" if load.rate is None else f"{load.rate:g} images/s were asked for"
-    click.echo(f"{loop}, {load.images} a call, {result.seconds:g} s")
+    click.echo(f"{loop}, {plural(load.images, 'image')} a call, {result.seconds:g} s")
     click.echo(f"{result.images_per_second:,.1f} images/s; this program took {result.client_cpu:.2f} cores")
     times = result.milliseconds()
     if times:

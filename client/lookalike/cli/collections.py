@@ -167,8 +167,20 @@ def import_(file: Path, name: str, server: str | None, data: Path | None) -> int
 @command.command("index")
 @click.argument("name")
 @click.option("--kind", metavar="KIND", help='"auto", "exact" or a factory string of FAISS, as HNSW32,SQ8.')
-@click.option("--target-recall", type=click.FloatRange(0.5, 1), default=0.98, show_default=True)
-@click.option("--storage", type=click.Choice(["fp16", "int8", "pq"]), default="fp16", show_default=True)
+@click.option(
+    "--target-recall",
+    type=click.FloatRange(0.5, 1),
+    default=0.98,
+    show_default=True,
+    help="Share of the ten nearest that searches should find.",
+)
+@click.option(
+    "--storage",
+    type=click.Choice(["fp16", "int8", "pq"]),
+    default="fp16",
+    show_default=True,
+    help="How the index keeps vectors.",
+)
 @click.option("--estimate", is_flag=True, help="Tell what it would take, and change nothing.")
 @place_options
 def index(

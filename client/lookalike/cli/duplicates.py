@@ -78,7 +78,7 @@ def _policy(_: click.Context, __: click.Parameter, name: str) -> str:
 @click.option(
     "--new", "new_only", is_flag=True, help="Only groups with a photo that is new or changed since last time."
 )
-@click.option("--recipe", default="", help="[default: the server's first]")
+@click.option("--recipe", default="", help="To compare photos by.  [default: the server's first]")
 @click.option(
     "--policy",
     default="largest",

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="FILE.npy (with the paths in FILE.json beside it) or FILE.npz (with both).",
 )
-@click.option("--recipe", default="", help="[default: the server's first]")
+@click.option("--recipe", default="", help="Of the descriptors.  [default: the server's first]")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 @place_options
 def command(

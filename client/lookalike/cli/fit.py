@@ -13,7 +13,7 @@ from lookalike.records import Failure
 
 
 @click.command("fit", short_help="Fit a recipe to photos of your own.")
-@click.option("--recipe", default="near_duplicate", show_default=True)
+@click.option("--recipe", default="near_duplicate", show_default=True, help="To fit.")
 @click.option(
     "--images",
     required=True,
@@ -24,7 +24,11 @@ from lookalike.records import Failure
     "--copies", default=3, show_default=True, type=click.IntRange(1, 20), help="Made of each photo."
 )
 @click.option(
-    "--dimension", default=256, show_default=True, type=click.IntRange(8, 1024), help="Of each node's part."
+    "--dimension",
+    default=256,
+    show_default=True,
+    type=click.IntRange(8, 1024),
+    help="Of each node's part of a descriptor.",
 )
 @click.option("--seed", default=0, show_default=True, help="Of the copies; one seed gives one fit.")
 @click.option(
@@ -33,6 +37,7 @@ from lookalike.records import Failure
     default=Path("fitted.safetensors"),
     show_default=True,
     type=click.Path(dir_okay=False, path_type=Path),
+    help="The fit.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print what the fit reached as JSON.")
 def command(

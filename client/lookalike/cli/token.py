@@ -27,8 +27,14 @@ def command() -> None:
     show_default=True,
     help="read: calls that change nothing; write: all calls.",
 )
-@click.option("--images-per-second", type=click.FloatRange(0, min_open=True), help="[default: no limit]")
-@click.option("--images-in-flight", type=click.IntRange(1), help="[default: no limit]")
+@click.option(
+    "--images-per-second",
+    type=click.FloatRange(0, min_open=True),
+    help="That its clients may send.  [default: no limit]",
+)
+@click.option(
+    "--images-in-flight", type=click.IntRange(1), help="At work or waiting at once.  [default: no limit]"
+)
 def new(name: str, scope: str, **limits: float | None) -> None:
     """Prints a new token, which is kept nowhere, and the line for the server's token_file."""
     tokens = _tokens()
