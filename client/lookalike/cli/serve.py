@@ -18,7 +18,11 @@ _SETTINGS = (
     click.option(
         "--address", metavar="HOST:PORT", help="Where to listen; or unix:PATH.  [default: 127.0.0.1:50051]"
     ),
-    click.option("--data", type=click.Path(path_type=Path), help="Folder of the collections."),
+    click.option(
+        "--data",
+        type=click.Path(path_type=Path),
+        help="Folder of the collections.  [default: the user's data directory]",
+    ),
     click.option(
         "--device", metavar="DEVICE", help="auto, cpu, cuda, or GPUs as cuda:0,cuda:1.  [default: auto]"
     ),
