@@ -9,8 +9,8 @@ from typing import Any
 
 import grpc
 from lookalike.v1 import models_pb2, models_pb2_grpc
-from lookalike_server.assembly import listen
 from lookalike_server.interceptors import CallInterceptor
+from lookalike_server.listening import listen
 from looping import Ready, looping
 
 
@@ -28,7 +28,7 @@ def listening(
     """A server that tells its version, and what is added to it. `tls` is called in the server's loop."""
 
     async def main(ready: Ready[str]) -> None:
-        server, address = listen("127.0.0.1:0", calls, 1 << 20, tls())
+        server, address = listen("127.0.0.1:0", [calls], 1 << 20, tls())
         models_pb2_grpc.add_ModelServiceServicer_to_server(Models(), server)
         if add:
             await add(server)

@@ -29,7 +29,6 @@ from lookalike_server.assembly import (
     SERVICES,
     Health,
     add_services,
-    listen,
     make_engine,
     served_recipes,
     share_of_threads,
@@ -39,6 +38,7 @@ from lookalike_server.config import Settings
 from lookalike_server.device import set_threads, tune_allocator
 from lookalike_server.engine import Engine
 from lookalike_server.errors import ConfigInvalid, InternalError
+from lookalike_server.fronts.server import FrontEnds
 from lookalike_server.interceptors import CallInterceptor
 from lookalike_server.operations import Operations
 from lookalike_server.reloading import Reloading, sources
@@ -49,9 +49,8 @@ from lookalike_server.supervised import forever
 __all__ = ["SERVICES", "Again", "EmbeddedServer", "Stop", "run", "serve"]
 
 # What a server that only its own program can reach leaves out, whatever the environment says.
-_PRIVATE = dict.fromkeys(
-    ("tls_certificate", "tls_key", "tls_client_ca", "token_file", "metrics_address", "admin_address")
-)
+_LEFT_OUT = ("tls_certificate", "tls_key", "tls_client_ca", "token_file", "metrics_address", "admin_address")
+_PRIVATE = {**dict.fromkeys(_LEFT_OUT), "front_ends": 0}
 
 # What a call may need to send its last message once nothing else is left to do.
 _PARTING_SECONDS = 0.5
@@ -67,21 +66,15 @@ async def run(
         again: None reads nothing but files again, and only when the admin socket asks.
 
     Raises ConfigInvalid, ListenFailed, DataDirectoryBusy and what the models raise, before it is ready;
-    InternalError when the device is lost.
+    InternalError when the device is lost, or every front-end.
     """
     recipes = served_recipes(settings)
     made_of, again = sources(recipes), again or Again(lambda: settings, asyncio.Event())
     operations = Operations(settings)
     calls = operations.calls
     async with AsyncExitStack() as stack:
-        server, address = listen(
-            settings.address,
-            calls,
-            settings.max_message_bytes,
-            operations.tls,
-            settings.max_connections,
-            settings.max_calls,
-        )
+        server, address = operations.listen()
+        lost = server.lost if isinstance(server, FrontEnds) else asyncio.Event()
         stack.push_async_callback(server.stop, None)
         catalog = Catalog(settings.data)
         stack.callback(catalog.close)
@@ -101,11 +94,13 @@ async def run(
         reloads = asyncio.create_task(forever(partial(reloading.follow, again.asked, operations.reload)))
         stack.callback(reloads.cancel)
         ready(address, engine)
-        await _first(stop.asked, engine.broken)
+        await _first(stop.asked, engine.broken, lost)
     if engine.broken.is_set():
         raise InternalError(
             "The device answers nothing any more; the log tells more. Start the server again."
         )
+    if lost.is_set():
+        raise InternalError("No front-end can be started; the log tells more. Start the server again.")
 
 
 async def _first(*events: asyncio.Event) -> None:

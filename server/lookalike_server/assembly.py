@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Mapping
-from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -26,8 +24,7 @@ from lookalike_server.config import RecipeTable, Settings
 from lookalike_server.device import Threads, device_names, threads
 from lookalike_server.devices import load_devices
 from lookalike_server.engine import Engine
-from lookalike_server.errors import ConfigInvalid, ListenFailed
-from lookalike_server.interceptors import CallInterceptor
+from lookalike_server.errors import ConfigInvalid
 from lookalike_server.readiness import Health as EngineHealth
 from lookalike_server.services.calibration import CalibrationServicer
 from lookalike_server.services.collections import CollectionServicer
@@ -42,19 +39,6 @@ SERVICES = tuple(
     f"{PACKAGE}.{name}Service"
     for name in ("Calibration", "Collection", "Duplicate", "Embedding", "Item", "Model", "Search")
 )
-
-_OPTIONS = [
-    # Without this a second server on the same port is no error: the kernel shares the calls out between them.
-    ("grpc.so_reuseport", 0),
-    # A page of duplicates may hold one very large group; what we send is our own doing.
-    ("grpc.max_send_message_length", -1),
-    ("grpc.max_concurrent_streams", 256),
-    # A peer that vanished without a word is noticed in two minutes, and clients may ask as often themselves.
-    ("grpc.keepalive_time_ms", 60_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_ping_interval_without_data_ms", 20_000),
-]
 
 
 def served_recipes(settings: Settings) -> dict[str, Recipe]:
@@ -107,61 +91,6 @@ def make_engine(settings: Settings, recipes: Mapping[str, Recipe]) -> Engine:
 def share_of_threads(settings: Settings) -> Threads:
     """Raises ConfigInvalid when a device is not there."""
     return threads(device_names(settings.device)[0], settings.replicas)
-
-
-def listen(
-    address: str,
-    calls: CallInterceptor,
-    max_message_bytes: int,
-    tls: grpc.ServerCredentials | None = None,
-    max_connections: int = 64,
-    max_calls: int | None = None,
-) -> tuple[grpc.aio.Server, str]:
-    """Takes the address. Returns the server, not started, and its address with the port that was taken.
-
-    Raises ListenFailed.
-    """
-    probe(address)
-    limits = [
-        ("grpc.max_receive_message_length", max_message_bytes),
-        ("grpc.max_allowed_incoming_connections", max_connections),
-    ]
-    options = [*_OPTIONS, *limits]
-    server = grpc.aio.server(interceptors=[calls], options=options, maximum_concurrent_rpcs=max_calls)
-    try:
-        port = server.add_secure_port(address, tls) if tls else server.add_insecure_port(address)
-    except RuntimeError as error:
-        raise ListenFailed(f"Cannot listen on {address}: {error}.") from None
-    return server, address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
-
-
-def probe(address: str) -> None:
-    """Binds the address and lets it go, because the operating system's own words are lost in gRPC's.
-
-    For a Unix socket it asks whether somebody listens there: gRPC would take its name away.
-    """
-    try:
-        if address.startswith("unix:"):
-            _refuse_living(Path(address.removeprefix("unix:")))
-            return
-        host, _, port = address.rpartition(":")
-        family, kind, proto, _, place = socket.getaddrinfo(
-            host.strip("[]"), int(port), type=socket.SOCK_STREAM
-        )[0]
-        with socket.socket(family, kind, proto) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(place)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise ListenFailed(f"Cannot listen on {address}: {reason}. Choose another with --address.") from None
-
-
-def _refuse_living(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as probe:
-        if path.exists() and probe.connect_ex(str(path)) == 0:
-            raise OSError(0, "another server listens there")
-        if not path.parent.is_dir():
-            raise OSError(0, f"there is no folder {path.parent}")
 
 
 class Health:

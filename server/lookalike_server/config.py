@@ -69,7 +69,15 @@ class Settings(_Table):
     replicas: int = Field(1, ge=1, le=64)
     """Copies of the models on each device, each with a thread that computes batches beside the others."""
     runtime: Literal[
-        "auto", "eager", "eager-bf16", "compile", "compile-bf16", "openvino", "openvino-bf16"
+        "auto",
+        "eager",
+        "eager-bf16",
+        "graphs",
+        "graphs-bf16",
+        "compile",
+        "compile-bf16",
+        "openvino",
+        "openvino-bf16",
     ] = "auto"
     """What the models run in. "auto" tries what is there for a few seconds; "eager" is torch in float32."""
     served_recipes: Annotated[tuple[str, ...], BeforeValidator(_split)] = ()
@@ -89,6 +97,8 @@ class Settings(_Table):
 
     max_calls: int = Field(1024, ge=1)
     """Calls at once. What was sent and not read yet is bounded by this times max_message_bytes."""
+    front_ends: int = Field(0, ge=0, le=64)
+    """Processes that speak gRPC for this one. 0: it does so itself."""
     max_batch: int = Field(32, ge=1, le=4096)
     """Most images of one pass through a model."""
     queue_images: int = Field(1024, ge=1)
@@ -162,6 +172,10 @@ class Settings(_Table):
             raise ValueError(
                 f"token_file: on {self.address} everyone on the way could read the tokens; set "
                 "tls_certificate and tls_key, or plaintext_tokens where something else encrypts"
+            )
+        if self.front_ends and self.address.startswith("unix:"):
+            raise ValueError(
+                f"front_ends: processes cannot share {self.address}; listen on HOST:PORT, or set front_ends to 0"
             )
         return self
 

@@ -13,6 +13,7 @@ from lookalike_server.metrics import counter, gauge
 if TYPE_CHECKING:
     from lookalike_server.catalog import Catalog
     from lookalike_server.engine import Engine
+    from lookalike_server.fronts.server import FrontEnds
     from lookalike_server.reloading import Reloading
     from lookalike_server.statistics import Statistics
 
@@ -52,6 +53,12 @@ def _of_cache(now: Statistics) -> Iterator[Metric]:
     yield counter("lookalike_cache_evictions", "Results that made room for others.", rows={(): cache.evicted})
     yield gauge("lookalike_cache_entries", "Results in the cache.", rows={(): cache.entries})
     yield gauge("lookalike_cache_bytes", "Bytes of those results.", rows={(): cache.bytes})
+
+
+def of_front_ends(fronts: FrontEnds) -> Iterator[Metric]:
+    yield gauge("lookalike_front_ends", "Front-ends that run now.", rows={(): fronts.running()})
+    text = "Front-ends that had died and were started again."
+    yield counter("lookalike_front_end_restarts", text, rows={(): fronts.restarts})
 
 
 def of_collections(catalog: Catalog) -> Iterator[Metric]:

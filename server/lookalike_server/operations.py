@@ -13,11 +13,13 @@ import grpc
 from lookalike.v1 import admin_pb2_grpc
 
 from lookalike_server import gauges
-from lookalike_server.assembly import Health, listen
+from lookalike_server.assembly import Health
 from lookalike_server.calls import CallObserver
 from lookalike_server.config import Settings
 from lookalike_server.errors import ConfigInvalid
+from lookalike_server.fronts.server import FrontEnds
 from lookalike_server.interceptors import CallInterceptor
+from lookalike_server.listening import listen
 from lookalike_server.logs import CallLog
 from lookalike_server.metrics import Metrics
 from lookalike_server.services.admin import AdminServicer
@@ -36,7 +38,6 @@ class Operations:
 
     Attributes:
         calls: stands around every call.
-        tls: what to listen with; None for plain text.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -55,8 +56,27 @@ class Operations:
             observers.append(_tracer())
         return observers
 
-    @property
-    def tls(self) -> grpc.ServerCredentials | None:
+    def listen(self) -> tuple[grpc.aio.Server, str]:
+        """Takes the address: here, or in front-ends once it is started.
+
+        Returns the server, not started, and its address with the port that was taken. Raises ListenFailed.
+        """
+        settings = self._settings
+        if settings.front_ends:
+            fronts = FrontEnds(settings, self.calls)
+            if self._metrics:
+                self._metrics.watch(lambda: gauges.of_front_ends(fronts))
+            return fronts, fronts.address
+        return listen(
+            settings.address,
+            [self.calls],
+            settings.max_message_bytes,
+            self._tls(),
+            settings.max_connections,
+            settings.max_calls,
+        )
+
+    def _tls(self) -> grpc.ServerCredentials | None:
         if self._certificates is None or self._shown is None:
             return None
         return self._certificates.credentials(self._shown)
@@ -107,7 +127,7 @@ class Operations:
         socket = self._settings.admin_address
         if socket is None:
             return
-        admin, _ = listen(socket, CallInterceptor(), self._settings.max_message_bytes)
+        admin, _ = listen(socket, [CallInterceptor()], self._settings.max_message_bytes)
         stack.push_async_callback(admin.stop, None)
         servicer = AdminServicer(address, engine, catalog, self.calls, self, reloading, stop)
         admin_pb2_grpc.add_AdminServiceServicer_to_server(servicer, admin)

@@ -10,13 +10,15 @@ import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import grpc
 
-from lookalike_server.config import Settings
 from lookalike_server.errors import ConfigInvalid
 from lookalike_server.watched import Watched
+
+if TYPE_CHECKING:
+    from lookalike_server.config import Settings
 
 _EXPIRED, _NOT_YET = 10, 9  # X509_V_ERR_CERT_HAS_EXPIRED, X509_V_ERR_CERT_NOT_YET_VALID
 

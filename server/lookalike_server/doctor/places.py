@@ -64,7 +64,7 @@ def lock(settings: Settings) -> str:
 
 
 def address(settings: Settings) -> str:
-    from lookalike_server.assembly import probe
+    from lookalike_server.listening import probe
 
     try:
         probe(settings.address)
