@@ -45,7 +45,7 @@ def allocated() -> int:
 
 async def main(model: str, target: str) -> None:
     work = Work(model)
-    decoders: Threads = threads("cpu")
+    decoders: Threads = threads(work.device.name)
     engine = Engine(
         {work.recipe.name: work.recipe}, work.device, max_batch=MAX_BATCH, decode_threads=decoders.decode
     )

@@ -15,7 +15,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
-MAX_BATCH = 32
+MAX_BATCH = int(os.environ.get("MODEL_BATCH", "32"))
 
 _LAST = {"resnet50": "layer4", "efficientnet_lite0": "blocks.15"}
 
@@ -25,15 +25,21 @@ class Work:
 
     Args:
         name: "tiny", two convolutions on 16 x 16 pixels, or a backbone, pooled at its last stage.
+
+    MODEL_DEVICE and MODEL_RUNTIME in the environment say where, "cpu" when it is not set, and what in.
     """
 
     def __init__(self, name: str) -> None:
-        from lookalike_server.device import Device, set_threads, tune_allocator
+        from lookalike_server.device import set_threads, tune_allocator
+        from lookalike_server.devices import device_on
+        from lookalike_server.runtimes import choose
 
         set_threads(int(os.environ.get("MODEL_THREADS", "2")))
         tune_allocator()
         self.recipe, models = _models(name)
-        self.device = Device(models)
+        where, runtime = os.environ.get("MODEL_DEVICE", "cpu"), os.environ.get("MODEL_RUNTIME", "eager")
+        chosen = choose(models, runtime, where, MAX_BATCH)
+        self.device = device_on(where, chosen)
         self.preprocessing = models[0].preprocessing
 
     def decode(self, data: bytes) -> np.ndarray:

@@ -12,7 +12,7 @@ from lookalike_extractor.descriptor import load_descriptor_models
 from lookalike_server.cuda import CudaDevice
 from lookalike_server.device import Descriptors, Device, device_names
 from lookalike_server.errors import ConfigInvalid
-from lookalike_server.runtimes import LEAST_COSINE, choose, pictures
+from lookalike_server.runtimes import LEAST_COSINE, Trial, choose, pictures
 
 if TYPE_CHECKING:
     from lookalike_extractor.recipe import Recipe
@@ -38,10 +38,15 @@ def load_devices(settings: Settings, recipes: Sequence[Recipe]) -> list[Device]:
                 choose([model], wish, name, settings.max_batch)[0]
                 for model, wish in zip(models, wishes, strict=True)
             ]
-            kind = CudaDevice if name.startswith("cuda") else Device
-            devices.append(kind([trial.model for trial in chosen], name, [trial.runtime for trial in chosen]))
+            devices.append(device_on(name, chosen))
     check_alike(devices)
     return devices
+
+
+def device_on(name: str, chosen: Sequence[Trial]) -> Device:
+    """Models, each in a runtime, on the device of that name."""
+    kind = CudaDevice if name.startswith("cuda") else Device
+    return kind([trial.model for trial in chosen], name, [trial.runtime for trial in chosen])
 
 
 def check_alike(devices: Sequence[Device]) -> None:
