@@ -103,6 +103,20 @@ def test_receipts_and_learned_costs_count_each_second_once() -> None:
     asyncio.run(main())
 
 
+def test_a_wrong_first_impression_of_a_fast_device_is_unlearned() -> None:
+    async def main() -> None:
+        gpu = HandGpu(seconds=0.2)
+        async with running(gpu, max_batch=2) as engine:
+            gpu.streams.seconds = 0.01
+            started = time.monotonic()
+            for _ in range(3):
+                await engine.embed(PIXELS, [], wait=True)
+            assert time.monotonic() - started < 24 * 0.1
+            assert engine.served.models[0].cost.seconds(2) < 0.06
+
+    asyncio.run(main())
+
+
 def test_a_batch_that_was_begun_beside_another_waits_until_that_has_ended() -> None:
     async def main() -> None:
         gpu = HandGpu()
