@@ -13,6 +13,8 @@ import click
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from lookalike_server.own_process import after_imports, before_torch
+
 
 @click.group(invoke_without_command=True)
 @click.option("--config", type=click.Path(), help="TOML file with settings.")
@@ -29,9 +31,12 @@ def main(context: click.Context, /, config: str | None, **flags: Any) -> None:
     if context.invoked_subcommand is not None:
         return
     # Here, because a health check must not load torch.
+    before_torch()
     from lookalike_server.app import serve
     from lookalike_server.errors import ConfigInvalid
     from lookalike_server.loading import load_settings
+
+    after_imports()
 
     try:
         settings = load_settings(flags, config)
