@@ -89,7 +89,8 @@ class Line:
         """Names those whom jobs may be meant for. Call it before they begin."""
         self._takers = {taker.number: taker for taker in takers}
 
-    def put(self, jobs: Iterable[Job]) -> None:
+    def put(self, jobs: Iterable[Job], *, wake: bool = True) -> None:
+        """Puts jobs in line. Without `wake` those who wait are not woken: `wake` must follow."""
         with self._changed:
             for job in jobs:
                 taker = self._takers.get(job.replica) if job.replica is not None else None
@@ -99,7 +100,16 @@ class Line:
                     continue
                 lanes = self._bulk if job.call.bulk else self._interactive
                 lanes.setdefault(job.model, Turns()).put(job.call.client, job)
-                self._changed.notify(max(1, len(self._takers)))  # the first of them may be one that rests
+                if wake:
+                    self._wake(1)
+
+    def wake(self, jobs: int) -> None:
+        """Wakes as many as so many jobs are for."""
+        with self._changed:
+            self._wake(jobs)
+
+    def _wake(self, jobs: int) -> None:
+        self._changed.notify(jobs * max(1, len(self._takers)))  # the first of them may be one that rests
 
     def look_again(self) -> None:
         """To be called when somebody begins to rest, or ends it."""

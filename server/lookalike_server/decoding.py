@@ -10,7 +10,9 @@ import hashlib
 import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from lookalike_extractor.errors import LookalikeError
@@ -23,10 +25,13 @@ from lookalike_server.jobs import Job
 from lookalike_server.supervised import Stage
 from lookalike_server.wire import internal
 
-# Handing images one at a time from thread to thread costs more than decoding small ones. Large ones are
-# handed on as they come.
-_DECODED_TOGETHER = 8
-_HELD_SECONDS = 0.003
+if TYPE_CHECKING:
+    from lookalike_server.served import Model
+
+# A decoder takes, and hands on together, as many as it decodes in this time: handing small images from thread
+# to thread one at a time costs more than decoding them, and a device that is handed few makes small batches.
+# Longer would keep interactive images behind bulk. Large ones are handed on as they come.
+_TOGETHER_SECONDS, _MOST_TOGETHER = 0.02, 32
 
 _DECODE_WEIGHT = 0.05
 
@@ -116,6 +121,11 @@ class Decoding:
         for decoder in self._decoders:
             decoder.join(seconds)
 
+    def by_model(self, *, bulk: bool) -> dict[Model, int]:
+        """How many jobs of each model the decoders have in hand."""
+        hands = [job for decoder in self._decoders for job in tuple(decoder.hand)]
+        return Counter(job.model for job in hands if job.call.bulk == bulk)
+
     def replace_hanging(self, seconds: float) -> dict[str, Job]:
         """Puts another decoder in the place of each that has been at one image for so long.
 
@@ -143,7 +153,7 @@ class Decoding:
 
     def _turn(self, decoder: Stage) -> bool:
         assert isinstance(decoder, Decoder)
-        jobs = self.line.take_share(_DECODED_TOGETHER, len(self._decoders))
+        jobs = self.line.take_share(self._together(), len(self._decoders))
         if jobs is None:
             return False
         ready: list[Job] = []
@@ -156,10 +166,15 @@ class Decoding:
                 return False
             if done:
                 ready.append(job)
-            if time.monotonic() - since > _HELD_SECONDS or number == len(jobs):
+            if time.monotonic() - since > _TOGETHER_SECONDS or number == len(jobs):
                 self._hand_on(ready)
                 decoder.hand, ready, since = jobs[number:], [], time.monotonic()
         return True
+
+    def _together(self) -> int:
+        if not self.seconds:
+            return 1
+        return max(1, min(_MOST_TOGETHER, int(_TOGETHER_SECONDS / self.seconds)))
 
     def _hand_on(self, jobs: list[Job]) -> None:
         self._ready([job for job in jobs if job.pixels is not None])
@@ -200,5 +215,6 @@ class Decoding:
             job.pixels = decode(file, preprocessing, self._limits, header=job.header)
         job.ready_at = time.monotonic()
         job.outcome.decode_s = job.ready_at - started
-        self.seconds += _DECODE_WEIGHT * (job.outcome.decode_s - self.seconds)
+        weight = _DECODE_WEIGHT if self.seconds else 1.0
+        self.seconds += weight * (job.outcome.decode_s - self.seconds)
         return True

@@ -65,6 +65,7 @@ class Road:
         self._room, self._cache, self._tally = room, cache, tally
         self._stall_seconds = stall_seconds
         self._watch: asyncio.Task[None] | None = None
+        self._sent = 0
 
     async def start(self, readiness: Readiness) -> None:
         """Returns once the replicas are warm. Raises what their models raise.
@@ -87,15 +88,26 @@ class Road:
         await asyncio.to_thread(self.stages.join)
 
     def send(self, call: Call, jobs: Sequence[Job]) -> None:
-        """Sends the jobs of a call on their way; those with a wrong header end at once."""
+        """Sends the jobs of a call on their way; those with a wrong header end at once.
+
+        What is sent in one turn of the loop wakes the decoders once, and so is decoded together.
+        """
         for job in jobs:
             read_header(job, self._limits)
         if not call.bulk and not call.probe:
             self.stages.interactive_at = time.monotonic()
-        self.stages.arrived.put(job for job in jobs if job.outcome.error is None)
+        good = [job for job in jobs if job.outcome.error is None]
+        self.stages.arrived.put(good, wake=False)
+        if good and not self._sent:
+            self._loop.call_soon(self._wake)
+        self._sent += len(good)
         for job in jobs:
             if job.outcome.error is not None:
                 self.end(job)
+
+    def _wake(self) -> None:
+        self.stages.arrived.wake(self._sent)
+        self._sent = 0
 
     def end(self, job: Job) -> None:
         """Ends a job, and with it what follows it."""

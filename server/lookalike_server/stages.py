@@ -117,8 +117,8 @@ class Stages:
     def seconds_for(self, images: Mapping[Model, int]) -> float:
         """How long the replicas take at the least for so many interactive images, behind those that wait."""
         working, ahead = self.working(), dict(images)
-        for line in (self.arrived, self.decoded):
-            for model, count in line.by_model(bulk=False).items():
+        for stage in (self.arrived, self.decoding, self.decoded):
+            for model, count in stage.by_model(bulk=False).items():
                 ahead[model] = ahead.get(model, 0) + count
         work = sum(self._in_batches(model, count) for model, count in ahead.items())
         left = sum(replica.seconds_left() for replica in working)
