@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import random
 import re
-import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -67,4 +67,6 @@ class CallObserver(Protocol):
 def begin(method: str, peer: str, metadata: Iterable[tuple[str, Any]]) -> CallRecord:
     wish = next((value for key, value in metadata if key == "x-request-id"), "")
     known = isinstance(wish, str) and _REQUEST_ID.fullmatch(wish)
-    return CallRecord(method, str(wish) if known else secrets.token_hex(8), peer, time.monotonic())
+    # It is no secret, and asking the system for randomness would let other threads in between.
+    request_id = str(wish) if known else f"{random.getrandbits(64):016x}"
+    return CallRecord(method, request_id, peer, time.monotonic())

@@ -63,13 +63,14 @@ class Metrics:
             ["origin", "reason", "lane"],
             **given,
         )
-        self._stages = Histogram(
+        stages = Histogram(
             "lookalike_stage_seconds",
             "Of one image: decoding, waiting for the device, its batch on the device.",
             ["stage"],
             buckets=_STAGE_BUCKETS,
             **given,
         )
+        self._stage = {stage: stages.labels(stage) for stage in ("decode", "queue", "device")}
         self._batch = Histogram(
             "lookalike_batch_images", "Images of a batch.", ["recipes"], buckets=_BATCH_BUCKETS, **given
         )
@@ -97,9 +98,9 @@ class Metrics:
     def image_done(self, image: ImageDone) -> None:
         self._images.labels(image.origin, image.reason, _lane(image.bulk)).inc()
         if image.device_s:  # it went all the way
-            self._stages.labels("decode").observe(image.decode_s)
-            self._stages.labels("queue").observe(image.queue_s)
-            self._stages.labels("device").observe(image.device_s)
+            self._stage["decode"].observe(image.decode_s)
+            self._stage["queue"].observe(image.queue_s)
+            self._stage["device"].observe(image.device_s)
 
     def batch_done(self, batch: BatchDone) -> None:
         self._batch.labels(batch.recipe_group).observe(batch.images)
