@@ -442,6 +442,13 @@ def test_help_needs_no_server(shell: Shell, command: str) -> None:
     assert shell.out.startswith("Usage: lookalike")
 
 
+@pytest.mark.parametrize("command", ["", "collections", "jobs"])
+def test_a_group_without_a_command_tells_its_commands(shell: Shell, command: str) -> None:
+    assert shell(*command.split(), here=False) == 2
+    assert shell.err.startswith(f"Usage: lookalike {command}".rstrip())
+    assert "tells more" not in shell.err
+
+
 def test_searches_can_be_listed_watched_cancelled_and_deleted(
     shell: Shell, album: Path, server: FakeServer
 ) -> None:

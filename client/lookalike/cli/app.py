@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from lookalike import errors
-from lookalike.cli.output import Interrupted, fail
+from lookalike.cli.output import Interrupted, fail, say
 
 _COMMANDS = (
     "duplicates",
@@ -77,6 +77,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Runs one command. Returns the exit status: 0, 1 for failure, 2 for misuse, 130 for Ctrl-C."""
     try:
         status: Any = lookalike.main(arguments, prog_name="lookalike", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        say(error.format_message())
+        return 2
     except click.UsageError as error:
         return fail(f"{error.format_message()}{_help_hint(error)}", 2)
     except click.ClickException as error:
