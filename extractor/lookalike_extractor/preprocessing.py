@@ -95,19 +95,12 @@ def fit(pixels: Pixels, preprocessing: Preprocessing) -> Pixels:
     size = (preprocessing.height, preprocessing.width)
     if kept.shape[:2] == size:
         return np.ascontiguousarray(kept)
-    # A tensor must be writable and of positive strides.
-    kept = np.require(kept, requirements=["C", "W"])
-    planes = torch.from_numpy(kept).permute(2, 0, 1)[None]
+    # A tensor must be writable. In this order of its bytes torch resizes in half the time, with the same
+    # bits, and what comes out needs no threads of torch's to be laid in order again.
+    kept = np.require(kept, requirements=["C", "W"]).reshape(1, height, width, 3)
+    planes = torch.from_numpy(kept.transpose(0, 3, 1, 2))
     resized = F.interpolate(planes, size, mode=preprocessing.interpolation, antialias=True)
-    return _interleaved(resized[0].numpy())
-
-
-def _interleaved(planes: Pixels) -> Pixels:
-    """[3, h, w] -> [h, w, 3]. torch would do it four times slower, and with threads of its own."""
-    pixels = np.empty((*planes.shape[1:], 3), np.uint8)
-    for channel, plane in enumerate(planes):
-        pixels[:, :, channel] = plane
-    return pixels
+    return np.ascontiguousarray(resized.numpy()[0].transpose(1, 2, 0))
 
 
 def region(height: int, width: int, preprocessing: Preprocessing) -> tuple[int, int]:
