@@ -13,10 +13,10 @@ open_clip_torch are needed for the parts that name them.
 
 from __future__ import annotations
 
+import argparse
 import math
 import re
 import statistics
-import sys
 import time
 import warnings
 from collections import Counter
@@ -145,14 +145,19 @@ PARTS = {"torchvision": torchvision_models, "timm": timm_models, "towers": tower
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("part", choices=["names", *PARTS, "leaves"])
+    parser.add_argument("word", nargs="?", default="")
+    asked = parser.parse_args()
     warnings.simplefilter("ignore")
-    part, word = sys.argv[1], (sys.argv[2:] or [""])[0]
-    if part == "leaves":
+    if asked.part == "leaves":
         list_many_leaves()
-    elif part == "names":
-        print(dict(name_all(word)))
+    elif asked.part == "names":
+        print(dict(name_all(asked.word)))
     else:
-        print(dict(compare_all(PARTS[part](), word)))
+        print(dict(compare_all(PARTS[asked.part](), asked.word)))
 
 
 if __name__ == "__main__":
