@@ -60,9 +60,10 @@ def served(way: str, model: str, folder: str, image: bytes) -> Iterator[Side]:
     peer, _, python = way.partition("=")
     target = f"unix:{folder}/{peer}" if peer in ("unary", "stream") else f"127.0.0.1:{_free_port()}"
     if peer in PEERS:
-        command, ask = [python, f"{peer}_side.py"], PEERS[peer]
+        command, ask, own = [python, f"{peer}_side.py"], PEERS[peer], {}
     else:
         command, ask = [sys.executable, "ours.py", model, target], getattr(asking, peer)
+        own = {"OMP_WAIT_POLICY": "passive"}  # as `lookalike serve` sets it for itself
     log = Path(folder) / f"{peer}.log"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to stop"))  # and stop the server too
     process = subprocess.Popen(
@@ -73,7 +74,8 @@ def served(way: str, model: str, folder: str, image: bytes) -> Iterator[Side]:
         env=os.environ
         | {"MODEL": model, "PORT": target.rpartition(":")[2]}
         # Peers find torch, and what is shared, where this interpreter does.
-        | {"SHARED_PATH": os.pathsep.join(path for path in sys.path if path)},
+        | {"SHARED_PATH": os.pathsep.join(path for path in sys.path if path)}
+        | own,
         cwd=HERE,
         start_new_session=True,
     )
