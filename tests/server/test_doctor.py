@@ -116,6 +116,16 @@ def test_tokens_of_a_broken_file_fail(
     assert found("tokens", settings, monkeypatch, token_file=tmp_path / "tokens")[0] == "fail"
 
 
+def test_front_ends_that_take_from_the_models_are_told(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert found("front-ends", settings, monkeypatch)[0] == "ok"
+    monkeypatch.setattr("lookalike_server.device.cores", lambda: 8)
+    assert found("front-ends", settings, monkeypatch, front_ends=2, torch_threads=6)[0] == "ok"
+    state, text = found("front-ends", settings, monkeypatch, front_ends=2, torch_threads=8)
+    assert (state, "beside 8 threads of the model on 8 cores" in text) == ("warn", True)
+
+
 def test_more_threads_than_cores_are_told(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert found("threads", settings, monkeypatch, torch_threads=500)[0] == "warn"

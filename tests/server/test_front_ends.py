@@ -17,7 +17,7 @@ from typing import Any
 import grpc
 import pytest
 from certificates import make_authority, make_pair
-from fronted import IMAGE, Stub, chunks, refusal
+from fronted import IMAGE, Stub, chunks, eventually, refusal
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from hypothesis import given, settings
@@ -98,11 +98,6 @@ def test_what_is_wrong_with_a_call_is_told_as_ever(
     assert refusal(lambda: call(message, timeout=20)).code() is code
 
 
-def test_a_call_that_ends_without_its_message_is_no_success(channel: grpc.Channel) -> None:
-    call = channel.stream_unary("/lookalike.v1.EmbeddingService/Embed", bytes, bytes)
-    assert refusal(lambda: call(iter([]), timeout=20)).code() is grpc.StatusCode.INTERNAL
-
-
 def test_health_and_reflection_are_there(channel: grpc.Channel) -> None:
     health = health_pb2_grpc.HealthStub(channel)
     serving = health_pb2.HealthCheckResponse.SERVING
@@ -145,7 +140,7 @@ def test_a_slow_reader_holds_back_its_own_stream_and_nobody_else(running: Operat
         answers = Stub(channel).EmbedStream(sender(), timeout=60)
         held = held_back()
         assert 0 < held < 2500
-        assert running.engine.room.images == 0
+        eventually(lambda: running.engine.room.images == 0)  # what was read is computed, and no more is read
         started = time.monotonic()
         assert len(rows(Stub(channel).Embed(request(IMAGE), timeout=20))) == 1
         assert time.monotonic() - started < 2
@@ -176,7 +171,9 @@ def test_encrypted_calls_with_tokens_and_a_renewed_certificate(
 
 
 def test_a_stranger_s_message_is_not_taken_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "tokens").write_text(new_token("shop", "write", {})[1])
+    token, line = new_token("shop", "write", {})
+    (tmp_path / "tokens").write_text(line)
+    known = (("authorization", f"Bearer {token}"),)
     with operated(monkeypatch, tmp_path, front_ends=1, token_file=tmp_path / "tokens") as server:
         sent = threading.Event()
 
@@ -186,8 +183,11 @@ def test_a_stranger_s_message_is_not_taken_in(monkeypatch: pytest.MonkeyPatch, t
 
         with server.channel() as channel:
             error = refusal(lambda: list(Stub(channel).EmbedStream(never(), timeout=20)))
+            assert error.code() is grpc.StatusCode.UNAUTHENTICATED
+            call = channel.stream_unary("/lookalike.v1.EmbeddingService/Embed", bytes, bytes)
+            nothing = refusal(lambda: call(iter([]), metadata=known, timeout=20))
+            assert nothing.code() is grpc.StatusCode.INTERNAL
         sent.set()
-        assert error.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 def test_a_unix_socket_is_refused_as_one_that_processes_cannot_share() -> None:
@@ -212,7 +212,7 @@ def test_what_is_known_of_a_call_survives_the_bus(
     assert Status.decode(Status().encode()) == Status()
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=15)
 @given(st.lists(st.integers(0, PIECE_BYTES) | st.integers(5 * PIECE_BYTES, 6 * PIECE_BYTES), max_size=12))
 def test_frames_of_any_size_arrive_whole_and_in_order(sizes: list[int]) -> None:
     sent = [(MESSAGE, number, os.urandom(size)) for number, size in enumerate(sizes)]

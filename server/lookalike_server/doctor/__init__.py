@@ -25,6 +25,7 @@ CHECKS: dict[str, Check] = {
     "torchvision": machine.torchvision_fits,
     "device": machine.device,
     "threads": machine.thread_counts,
+    "front-ends": machine.front_ends,
     "memory": machine.memory,
     "decoders": machine.decoders,
     "weights": machine.weights,

@@ -77,6 +77,21 @@ def thread_counts(settings: Settings) -> str:
     return told
 
 
+def front_ends(settings: Settings) -> str:
+    from lookalike_server.device import cores, device_names, threads
+
+    count = settings.front_ends
+    if not count:
+        return "none; the server speaks gRPC itself"
+    names = device_names(settings.device)
+    each = settings.torch_threads or threads(names[0], settings.replicas).torch
+    models = each * settings.replicas * len(names)
+    if models + count > cores():
+        told = f"{count}, beside {models} threads of the model on {cores()} cores"
+        raise Doubt("warn", told, "Set torch_threads to leave them cores, or front_ends to 0.")
+    return f"{count} processes speak gRPC for the server"
+
+
 def memory(settings: Settings) -> str:
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limit = Path("/sys/fs/cgroup/memory.max")

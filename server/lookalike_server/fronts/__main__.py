@@ -28,7 +28,7 @@ async def serve(end: socket.socket, setup: Setup) -> None:
         why = error.message.encode()
         end.sendall(HEAD.pack(FAILED, 0, len(why)) + why)
         return
-    front, ended = Front(setup.eager), asyncio.Event()
+    front, ended = Front(setup.eager, setup.unary), asyncio.Event()
     stops: set[asyncio.Task[None]] = set()
 
     async def stop(grace: float | None) -> None:

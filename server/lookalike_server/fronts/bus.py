@@ -29,6 +29,7 @@ class Bus(asyncio.BufferedProtocol):
 
     def __init__(self, receive: Callable[[int, int, bytes], None], lost: Callable[[], None]) -> None:
         self._receive, self._lost = receive, lost
+        self._loop = asyncio.get_running_loop()
         self._buffer = bytearray(_READ_BYTES)
         self._filled = 0
         self._out: deque[Payload] = deque()
@@ -60,7 +61,7 @@ class Bus(asyncio.BufferedProtocol):
             self._free.clear()
         if not self._flushing:
             self._flushing = True
-            asyncio.get_running_loop().call_soon(self._flush)
+            self._loop.call_soon(self._flush)
 
     async def room(self) -> None:
         """Waits while much is still to be written. What is small and must go is sent without."""

@@ -47,7 +47,7 @@ class Start(NamedTuple):
 
     @classmethod
     def decode(cls, data: bytes) -> Start:
-        method, peer, left, sends, metadata = json.loads(data)
+        method, peer, left, sends, metadata = json.loads(data.decode())
         return cls(method, peer, left, sends, _from_text(metadata))
 
 
@@ -65,7 +65,7 @@ class Status(NamedTuple):
     def decode(cls, data: bytes) -> Status:
         if not data:
             return cls()
-        code, message, trailers = json.loads(data)
+        code, message, trailers = json.loads(data.decode())
         return cls(code, message, _from_text(trailers))
 
 

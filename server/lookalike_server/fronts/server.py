@@ -49,8 +49,7 @@ class FrontEnds(grpc.aio.Server):
         self._holder, self.address = reserve(settings.address)
         self.restarts = 0
         self.lost = asyncio.Event()
-        self._count, self._most_calls = settings.front_ends, settings.max_calls
-        self._setup = Setup.of(settings, self.address)
+        self._settings = settings
         self._interceptor = interceptor
         self._methods: dict[str, Handler] = {}
         self._fronts: set[FrontEnd] = set()
@@ -77,7 +76,7 @@ class FrontEnds(grpc.aio.Server):
 
     async def start(self) -> None:
         """Returns once all of them take calls. Raises ListenFailed when one cannot."""
-        beginning = [asyncio.create_task(self._begin()) for _ in range(self._count)]
+        beginning = [asyncio.create_task(self._begin()) for _ in range(self._settings.front_ends)]
         self._tasks.update(beginning)
         fronts = await asyncio.gather(*beginning)
         self._tasks = {asyncio.create_task(self._keep(front)) for front in fronts}
@@ -101,7 +100,7 @@ class FrontEnds(grpc.aio.Server):
 
     async def _begin(self) -> FrontEnd:
         front = FrontEnd(self._answer)
-        await front.spawn(self._setup)
+        await front.spawn(Setup.of(self._settings, self.address, self._unary()))
         self._fronts.add(front)
         if self._stopping.is_set():
             front.stop(None)
@@ -111,6 +110,14 @@ class FrontEnds(grpc.aio.Server):
             self._fronts.discard(front)
             raise
         return front
+
+    def _unary(self) -> list[str]:
+        streaming = ("request_streaming", "response_streaming")
+        return [
+            name
+            for name, handler in self._methods.items()
+            if not any(getattr(handler, way) for way in streaming)
+        ]
 
     async def _keep(self, front: FrontEnd) -> None:
         """Stays with a front-end, and with those that take its place, until the server stops."""
@@ -141,7 +148,7 @@ class FrontEnds(grpc.aio.Server):
     # Calls.
 
     async def _answer(self, start: Start, line: Line) -> Status:
-        if sum(len(front.calls) for front in self._fronts) > self._most_calls:
+        if sum(len(front.calls) for front in self._fronts) > self._settings.max_calls:
             return Status(grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], "Concurrent RPC limit exceeded!")
         return await answer(start, line, self._find)
 

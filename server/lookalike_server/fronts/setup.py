@@ -22,8 +22,8 @@ class Setup:
     address: HOST:PORT, which the others take as well.
     certificates: None: plain text.
     max_connections: of this front-end.
-    max_calls: of all of them; the engine counts those of the others.
-    eager: see Front.
+    max_calls: of all of them; the engine counts those of the others too.
+    eager, unary: see Front.
     """
 
     address: str
@@ -31,20 +31,21 @@ class Setup:
     max_message_bytes: int
     max_connections: int
     max_calls: int
-    eager: int
+    eager: bool
+    unary: list[str]
     log_format: str
     log_level: str
 
     @classmethod
-    def of(cls, settings: Settings, address: str) -> Setup:
+    def of(cls, settings: Settings, address: str, unary: list[str]) -> Setup:
         return cls(
             address=address,
             certificates=Certificates.of(settings),
             max_message_bytes=settings.max_message_bytes,
             max_connections=-(-settings.max_connections // settings.front_ends),
             max_calls=settings.max_calls,
-            # A stranger's megabytes are not taken in, nor more messages at once than there may be calls.
-            eager=0 if settings.token_file else -(-settings.max_calls // settings.front_ends),
+            eager=settings.token_file is None,  # a stranger's megabytes are not taken in
+            unary=unary,
             log_format=settings.log_format,
             log_level=settings.log_level,
         )
