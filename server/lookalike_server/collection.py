@@ -15,6 +15,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ from lookalike_server.status import IndexStatus, index_status
 from lookalike_server.tending import Tending
 from lookalike_server.upkeep import Verified, back_up, verified
 from lookalike_server.view import View
-from lookalike_server.writer import Change, Writer
+from lookalike_server.writer import Apply, Change, Writer
 from lookalike_server.writing import Writing
 
 
@@ -94,7 +95,7 @@ class Collection:
         for i, row in enumerate(rows):
             self.check_dimension(row.descriptor, f"items[{i}].descriptor")
         check_different(rows)
-        return self._submit(lambda writing: writing.upsert(rows))
+        return self._submit(lambda writing: writing.upsert(rows), [row.id for row in rows])
 
     def submit_upsert_if(self, row: NewRow, wanted: Callable[[View, Writing], bool]) -> Future[Written]:
         """Begins an upsert that is done only if `wanted` says so when its turn has come.
@@ -116,7 +117,7 @@ class Collection:
     def submit_delete(self, ids: Sequence[str]) -> Future[Written]:
         for item_id in ids:
             check_id(item_id)
-        return self._submit(lambda writing: writing.delete(ids), frees=True)
+        return self._submit(lambda writing: writing.delete(ids), ids, frees=True)
 
     def get(self, ids: Sequence[str], *, descriptors: bool = False) -> dict[str, Row]:
         """Returns those items that are there, by id."""
@@ -198,8 +199,7 @@ class Collection:
 
         Raises ArgumentInvalid or FilterInvalid for what cannot be indexed.
         """
-        checked = checked_paths(paths)
-        self._submit(lambda writing: writing.index_attributes(checked)).result()
+        self._submit(partial(Writing.index_attributes, paths=checked_paths(paths))).result()
 
     def verify(self) -> Verified:
         """Reads everything and compares all copies of it."""
@@ -240,9 +240,9 @@ class Collection:
         with self._gate.inside(), self._current.state() as state:
             yield state
 
-    def _submit(self, apply: Callable[[Writing], Written], *, frees: bool = False) -> Future[Written]:
+    def _submit(self, apply: Apply, ids: Sequence[str] = (), *, frees: bool = False) -> Future[Written]:
         with self._gate.held():
-            return self._writer.put(apply, frees=frees)
+            return self._writer.put(apply, ids, frees=frees)
 
     def _commit(self, changes: Sequence[Change]) -> Sequence[Written]:
         results = self._current.commit(changes)

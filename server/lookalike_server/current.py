@@ -104,6 +104,7 @@ class Current:
     def _commit(self, changes: Sequence[Change]) -> Sequence[Written]:
         self._rewrites.clear()
         with self.store.writing() as writing:
+            writing.look_up([item_id for change in changes for item_id in change.ids])
             results = [change.apply(writing) for change in changes]
             if not writing.changed:
                 return results

@@ -13,7 +13,7 @@ from lookalike_server.rows import Written
 from lookalike_server.schema import Segment
 from lookalike_server.segments import Keeper, Rewrite
 from lookalike_server.view import View
-from lookalike_server.writing import Writing
+from lookalike_server.writer import Apply
 
 
 class Tending:
@@ -28,7 +28,7 @@ class Tending:
     def __init__(
         self,
         current: Current,
-        submit: Callable[[Callable[[Writing], Written]], Future[Written]],
+        submit: Callable[[Apply], Future[Written]],
         documents: Callable[[str], str | None],
     ) -> None:
         self._current = current

@@ -14,13 +14,17 @@ from lookalike_server.writing import Writing
 # One transaction takes up to this many changes (calls, not items) from the line.
 _MOST_CHANGES = 256
 
+Apply = Callable[[Writing], Written]
+
 
 @dataclass(frozen=True)
 class Change:
     """A write on its way: what to do in the transaction, and who waits for it."""
 
-    apply: Callable[[Writing], Written]
+    apply: Apply
     done: Future[Written]
+    ids: Sequence[str] = ()
+    """Whose rows it looks for."""
     frees: bool = False
     """Whether it leaves less than there was: taken even when the disk is full."""
 
@@ -43,8 +47,8 @@ class Writer:
         self._thread = threading.Thread(target=self._stage, name=name, daemon=True)
         self._thread.start()
 
-    def put(self, apply: Callable[[Writing], Written], *, frees: bool = False) -> Future[Written]:
-        change = Change(apply, Future(), frees)
+    def put(self, apply: Apply, ids: Sequence[str] = (), *, frees: bool = False) -> Future[Written]:
+        change = Change(apply, Future(), ids, frees)
         self._line.put(change)
         return change.done
 

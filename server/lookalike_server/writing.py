@@ -27,14 +27,27 @@ class Writing:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self.sequence: int = connection.execute("SELECT sequence FROM collection").fetchone()[0]
+        self.sequence: int
+        self._sealed: int
+        self.sequence, self._sealed = connection.execute(
+            "SELECT sequence, (SELECT coalesce(max(last), 0) FROM segment) FROM collection"
+        ).fetchone()
         self.added: dict[int, Descriptor] = {}
         self.removed: list[int] = []
         self.changed = False
         """Whether there is anything to commit."""
-        self._sealed: int = connection.execute("SELECT coalesce(max(last), 0) FROM segment").fetchone()[0]
+        self._keys: dict[str, int | None] = {}
         self._waiting: dict[str, tuple[int, NewRow]] = {}
-        self._doomed: set[int] = set()
+        self._doomed: list[int] = []
+
+    def look_up(self, ids: Sequence[str]) -> None:
+        """Finds the rows of those ids, which no change has looked for yet."""
+        if not ids:
+            return
+        found = self._connection.execute(
+            "SELECT id, k FROM item WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(ids),)
+        )
+        self._keys |= dict.fromkeys(ids) | dict(found.fetchall())
 
     def upsert(self, rows: Sequence[NewRow]) -> Written:
         """Inserts the rows, whose ids are all different, in place of those with the same ids."""
@@ -54,14 +67,13 @@ class Writing:
         return Written(self.sequence, deleted=deleted)
 
     def _remove(self, ids: Sequence[str]) -> int:
+        self.look_up([item_id for item_id in ids if item_id not in self._keys])
         waiting = [self._waiting.pop(item_id) for item_id in ids if item_id in self._waiting]
         for k, _ in waiting:
             del self.added[k]
-        selected = self._connection.execute(
-            "SELECT k FROM item WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(ids),)
-        )
-        found = [k for (k,) in selected.fetchall() if k not in self._doomed]
-        self._doomed.update(found)
+        found = [k for item_id in dict.fromkeys(ids) if (k := self._keys[item_id]) is not None]
+        self._keys |= dict.fromkeys(ids)
+        self._doomed += found
         for k in found:
             if self.added.pop(k, None) is None:
                 self.removed.append(k)
@@ -70,7 +82,7 @@ class Writing:
     def write_out(self) -> None:
         """Deletes and inserts the rows that wait for it."""
         if self._doomed:
-            doomed = json.dumps([*self._doomed])
+            doomed = json.dumps(self._doomed)
             for table in ("item", "vector"):
                 self._connection.execute(
                     f"DELETE FROM {table} WHERE k IN (SELECT value FROM json_each(?))", (doomed,)
@@ -82,6 +94,7 @@ class Writing:
         rows = [*self._waiting.values()]
         self._insert("item", [_item(k, row) for k, row in rows])
         self._insert("vector", [_vector(k, row) for k, row in rows])
+        self._keys |= {item_id: k for item_id, (k, _) in self._waiting.items()}
         self._doomed.clear()
         self._waiting.clear()
 

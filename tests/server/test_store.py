@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from lookalike_server.catalog import Catalog
 from lookalike_server.errors import StoreDamaged, StoreTooNew
+from lookalike_server.filters import EVERYTHING
+from lookalike_server.store import Store
 from made_rows import SPACE, row
 
 
@@ -65,3 +67,38 @@ def test_a_file_of_a_newer_format_is_refused_and_left_as_it_is(tmp_path: Path) -
     with Catalog(tmp_path) as catalog, pytest.raises(StoreTooNew, match="format 99"):
         catalog.get("shop")
     assert file.read_bytes() == before
+
+
+def test_changes_of_one_transaction_see_each_other(tmp_path: Path) -> None:
+    Store.create(tmp_path / "store.db", "shop", SPACE)
+    store = Store(tmp_path / "store.db")
+    with store.writing() as writing:
+        writing.upsert([row("old")])
+        writing.commit()
+    with store.writing() as writing:
+        writing.look_up(["old", "new"])
+        assert writing.upsert([row("old"), row("new")]).replaced == 1
+        assert writing.upsert([row("new"), row("other")]).replaced == 1
+        assert writing.delete(["old", "old", "nobody"]).deleted == 1
+        assert writing.delete(["old"]).deleted == 0
+        writing.index_attributes(["n"])  # needs the rows in their tables
+        assert writing.upsert([row("new", n=3)]).replaced == 1
+        assert (writing.removed, sorted(writing.added)) == ([1], [5, 7])
+        writing.commit()
+    with store.reading() as reader:
+        assert [(one.k, one.id, one.attributes_json) for one in reader.page(0, -1, EVERYTHING)] == [
+            (5, "other", "{}"),
+            (7, "new", '{"n":3}'),
+        ]
+        assert not list(reader.damage())
+    store.close()
+
+
+@pytest.mark.parametrize("count", [1, 2, 63, 64, 65, 200])
+def test_any_number_of_rows_is_written_in_one_call(tmp_path: Path, count: int) -> None:
+    with Catalog(tmp_path) as catalog:
+        shop = catalog.create("shop", SPACE)
+        shop.upsert([row(str(i), 1, i, n=i) for i in range(count)])
+        assert shop.upsert([row(str(i), 1, i, n=i) for i in range(count)]).replaced == count
+        assert not shop.verify().problems
+        assert shop.count == count
