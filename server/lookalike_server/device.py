@@ -207,7 +207,7 @@ class Device:
         return {recipe: rows.cpu().numpy() for recipe, rows in descriptors.items()}
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Finished:
     """A batch whose descriptors are there."""
 

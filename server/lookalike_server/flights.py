@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _TIMES_TO_BEGIN = 1.5
 
 
-@dataclass(eq=False)
+@dataclass(slots=True, eq=False)
 class Flight:
     """A batch between its begin and its end.
 
@@ -49,12 +49,12 @@ class Flights:
         return self._all[0]
 
     @property
-    def batches(self) -> tuple[Batch, ...]:
-        return tuple(flight.batch for flight in self._all)
+    def batches(self) -> list[Batch]:
+        return [flight.batch for flight in self._all]
 
     @property
     def jobs(self) -> list[Job]:
-        return [job for batch in self.batches for job in (*batch.jobs, *batch.dropped)]
+        return [job for flight in self._all for job in flight.batch.jobs + flight.batch.dropped]
 
     def take_off(self, batch: Batch) -> Flight:
         """It is on its way from now on."""
@@ -70,11 +70,13 @@ class Flights:
         """
         batch, ended = flight.batch, time.monotonic() - late
         batch.seconds = max(0.0, ended - batch.started)
-        was_first = self._all[0] is flight
-        self._all = tuple(other for other in self._all if other is not flight)
-        if was_first and self._all:
-            behind = self.first.batch
-            behind.started = max(behind.started, ended)
+        first, *others = self._all
+        if flight is first:
+            self._all = tuple(others)
+            for behind in others[:1]:
+                behind.batch.started = max(behind.batch.started, ended)
+        else:
+            self._all = tuple(other for other in self._all if other is not flight)
 
     def forget(self) -> None:
         self._all = ()

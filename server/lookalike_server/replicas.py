@@ -112,7 +112,7 @@ class Replica:
             self._line.look_again()
 
     @property
-    def running(self) -> tuple[Batch, ...]:
+    def running(self) -> list[Batch]:
         """What was given to the device and has not come back, in order. It is at the first of them."""
         return self._flights.batches
 
@@ -130,7 +130,8 @@ class Replica:
             self._compute(batch)
         elif not self._flights:
             return False
-        if self._flights and (batch is None or len(self._flights) >= self._device.at_once):
+        flying = len(self._flights)
+        if flying and (batch is None or flying >= self._device.at_once):
             self._finish(self._flights.first)
         stage.hand = self._flights.jobs
         return True
