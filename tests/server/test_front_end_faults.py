@@ -11,6 +11,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +171,8 @@ def test_servers_come_and_go_and_no_call_of_the_client_fails(
     assert failures == []
 
 
-HOST = """
+# A whole server, and its front-ends alone.
+SERVER = """
 import sys
 from lookalike_server import app
 from lookalike_server.config import Settings
@@ -181,30 +183,53 @@ from serving import TinyModel, recipes_of
 device = Device([TinyModel()])
 app.served_recipes = lambda _: recipes_of(device)
 app.make_engine = lambda _, recipes: Engine(recipes, device)
-sys.exit(app.serve(Settings(address=sys.argv[1], data=sys.argv[2], front_ends=2)))
+sys.exit(app.serve(Settings(address="127.0.0.1:0", data=sys.argv[1], front_ends=2)))
+"""
+FRONT_ENDS = """
+import asyncio
+from lookalike_server.config import Settings
+from lookalike_server.fronts.server import FrontEnds
+from lookalike_server.interceptors import CallInterceptor
+
+async def main():
+    await FrontEnds(Settings(address="127.0.0.1:0", front_ends=2), CallInterceptor()).start()
+    print("ready", flush=True)
+    await asyncio.sleep(60)
+
+asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_front_ends_end_with_their_engine(tmp_path: Path, number: signal.Signals) -> None:
-    """Ctrl-C goes to the whole group of processes, SIGKILL here to the engine alone."""
-    address = free_address()
-    command = [sys.executable, "-c", HOST, address, str(tmp_path)]
+@contextmanager
+def hosting(program: str, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """In a group of its own, as a terminal would start it; yields once it has said that it is ready."""
     path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, sys.path)])
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path}, start_new_session=True
+        [sys.executable, "-c", program, str(folder)],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": path},
+        start_new_session=True,
     ) as host:
         assert host.stdout is not None
-        assert b"serves tiny" in host.stdout.readline()
+        assert host.stdout.readline()
+        yield host
+
+
+def test_ctrl_c_goes_to_all_and_ends_the_server_as_it_should(tmp_path: Path) -> None:
+    with hosting(SERVER, tmp_path) as host:
         fronts = front_ends(host.pid)
         assert len(fronts) == 2
-        with grpc.insecure_channel(address) as channel:
-            assert len(rows(Stub(channel).Embed(request(IMAGE), timeout=20))) == 1
-        if number is signal.SIGINT:
-            os.killpg(host.pid, number)
-        else:
-            host.send_signal(number)
-        assert host.wait(20) == (0 if number is signal.SIGINT else -number)
+        os.killpg(host.pid, signal.SIGINT)
+        assert host.wait(20) == 0
+        assert not any(map(alive, fronts))
+
+
+def test_front_ends_end_with_their_engine(tmp_path: Path) -> None:
+    with hosting(FRONT_ENDS, tmp_path) as host:
+        fronts = front_ends(host.pid)
+        assert len(fronts) == 2
+        host.kill()
+        host.wait()
         eventually(lambda: not any(map(alive, fronts)))
 
 
