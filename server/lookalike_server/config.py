@@ -175,7 +175,8 @@ class Settings(_Table):
             )
         if self.front_ends and self.address.startswith("unix:"):
             raise ValueError(
-                f"front_ends: processes cannot share {self.address}; listen on HOST:PORT, or set front_ends to 0"
+                f"front_ends: processes cannot share {self.address}; "
+                "listen on HOST:PORT, or set front_ends to 0"
             )
         return self
 
