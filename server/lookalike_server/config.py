@@ -98,7 +98,7 @@ class Settings(_Table):
     max_calls: int = Field(1024, ge=1)
     """Calls at once. What was sent and not read yet is bounded by this times max_message_bytes."""
     front_ends: int = Field(0, ge=0, le=64)
-    """Processes that speak gRPC for this one. 0: it does so itself."""
+    """Processes that speak gRPC for this one, each with as much not read yet. 0: it does so itself."""
     max_batch: int = Field(32, ge=1, le=4096)
     """Most images of one pass through a model."""
     queue_images: int = Field(1024, ge=1)
