@@ -69,8 +69,8 @@ class Writing:
     def _remove(self, ids: Sequence[str]) -> int:
         self.look_up([item_id for item_id in ids if item_id not in self._keys])
         waiting = [self._waiting.pop(item_id) for item_id in ids if item_id in self._waiting]
-        for k, _ in waiting:
-            del self.added[k]
+        for key, _ in waiting:
+            del self.added[key]
         found = [k for item_id in dict.fromkeys(ids) if (k := self._keys[item_id]) is not None]
         self._keys |= dict.fromkeys(ids)
         self._doomed += found
