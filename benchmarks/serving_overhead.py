@@ -59,12 +59,10 @@ def serve(front_ends: int, pipe: Any) -> None:
     from lookalike_server.fronts.server import FrontEnds
     from lookalike_server.interceptors import CallInterceptor
     from lookalike_server.listening import listen
-    from lookalike_server.own_process import after_imports
     from lookalike_server.services.embedding import EmbeddingServicer
 
     torch.set_num_threads(1)
     tune_allocator()
-    after_imports()  # as `lookalike serve` does
     device = Device([TinyModel()])
 
     def work_alone(jpeg: bytes, count: int = 256) -> float:

@@ -17,7 +17,6 @@ from lookalike_server.config import Settings
 from lookalike_server.device import Threads, threads
 from lookalike_server.engine import Engine
 from lookalike_server.interceptors import CallInterceptor
-from lookalike_server.own_process import after_imports
 from lookalike_server.services.embedding import EmbeddingServicer
 from shared import MAX_BATCH, Work
 
@@ -56,7 +55,6 @@ async def main(model: str, target: str) -> None:
     embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server(EmbeddingServicer(engine, Settings()), server)
     server.add_insecure_port(target)
     await server.start()
-    after_imports()
     print("ready", flush=True)
     while await asyncio.to_thread(sys.stdin.readline):
         gc.collect()

@@ -13,7 +13,7 @@ import click
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from lookalike_server.own_process import after_imports, before_torch
+from lookalike_server.own_process import before_torch
 
 
 @click.group(invoke_without_command=True)
@@ -35,8 +35,6 @@ def main(context: click.Context, /, config: str | None, **flags: Any) -> None:
     from lookalike_server.app import serve
     from lookalike_server.errors import ConfigInvalid
     from lookalike_server.loading import load_settings
-
-    after_imports()
 
     try:
         settings = load_settings(flags, config)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 
 
@@ -15,9 +14,3 @@ def before_torch() -> None:
     """
     if "GOMP_SPINCOUNT" not in os.environ:
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-
-
-def after_imports() -> None:
-    """Takes what has been imported, which stays for good, out of the garbage collector's rounds."""
-    gc.collect()
-    gc.freeze()

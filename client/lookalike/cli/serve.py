@@ -49,7 +49,7 @@ def command(config: Path | None, recipes: str | None, **flags: Any) -> int:
     try:
         import lookalike_server.loading
         from lookalike_server.errors import ConfigInvalid
-        from lookalike_server.own_process import after_imports, before_torch
+        from lookalike_server.own_process import before_torch
     except ModuleNotFoundError as error:
         raise ExtraMissing(
             f"the server is not installed: pip install 'lookalike[server]' ({error})"
@@ -65,5 +65,4 @@ def command(config: Path | None, recipes: str | None, **flags: Any) -> int:
     before_torch()
     from lookalike_server.app import serve  # here, because a wrong flag needs no torch
 
-    after_imports()
     return serve(settings, read)
