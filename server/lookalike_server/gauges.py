@@ -55,10 +55,12 @@ def _of_cache(now: Statistics) -> Iterator[Metric]:
     yield gauge("lookalike_cache_bytes", "Bytes of those results.", rows={(): cache.bytes})
 
 
-def of_front_ends(fronts: FrontEnds) -> Iterator[Metric]:
-    yield gauge("lookalike_front_ends", "Front-ends that run now.", rows={(): fronts.running()})
+def of_front_ends(fronts: FrontEnds | None) -> Iterator[Metric]:
+    """None: the server has none."""
+    running, restarts = (fronts.running(), fronts.restarts) if fronts else (0, 0)
+    yield gauge("lookalike_front_ends", "Front-ends that run now.", rows={(): running})
     text = "Front-ends that had died and were started again."
-    yield counter("lookalike_front_end_restarts", text, rows={(): fronts.restarts})
+    yield counter("lookalike_front_end_restarts", text, rows={(): restarts})
 
 
 def of_collections(catalog: Catalog) -> Iterator[Metric]:

@@ -62,10 +62,10 @@ class Operations:
         Returns the server, not started, and its address with the port that was taken. Raises ListenFailed.
         """
         settings = self._settings
-        if settings.front_ends:
-            fronts = FrontEnds(settings, self.calls)
-            if self._metrics:
-                self._metrics.watch(lambda: gauges.of_front_ends(fronts))
+        fronts = FrontEnds(settings, self.calls) if settings.front_ends else None
+        if self._metrics:
+            self._metrics.watch(lambda: gauges.of_front_ends(fronts))
+        if fronts:
             return fronts, fronts.address
         return listen(
             settings.address,
