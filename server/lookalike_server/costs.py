@@ -13,7 +13,7 @@ import threading
 # On a CPU models pad a batch of one, so that it takes as long as two; on a GPU it takes hardly less.
 SMALLEST = 2
 # What each new batch leaves of what was learned before, of the shape and of the speed.
-_SHAPE_MEMORY, _SPEED_MEMORY = 0.998, 0.8
+_SHAPE_MEMORY, _SPEED_MEMORY = 0.98, 0.8
 _LEAST_SEEN = 3
 # A batch that took far longer than ever says more of the machine than of the model.
 _MOST_TIMES = 4.0

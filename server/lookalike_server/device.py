@@ -33,9 +33,9 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _GIB, _MIB = 1 << 30, 1 << 20
 
 # Batches from which the cost of a model is first learned.
-_TRIED_SIZES, _TRIED_SIZES_GPU = (2, 8, 2, 8, 16), (2, 8, 2, 8, 32)
-# Three of them are tried however long it takes, and further ones until it has taken so long.
-_LEAST_TRIED, _MOST_TRIAL_SECONDS = 3, 2.0
+_TRIED_SIZES, _TRIED_SIZES_GPU = (2, 8, 2, 8, 16, 16), (2, 8, 2, 8, 32, 32)
+# Four of them are tried however long it takes, and further ones until it has taken so long.
+_LEAST_TRIED, _MOST_TRIAL_SECONDS = 4, 2.0
 # Full batches that must go well before a size that was cut for want of memory grows.
 _SUCCESSES_TO_GROW = 64
 

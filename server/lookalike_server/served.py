@@ -20,8 +20,8 @@ from lookalike_server.errors import RecipeUnknown
 if TYPE_CHECKING:
     from lookalike_extractor.recipe import Recipe
 
-# What a batch of a trial tells of sizes, in other batches.
-_TRIAL_WEIGHT = 20
+# What a batch of a trial tells of sizes, in other batches: little, for nothing else went on beside it.
+_TRIAL_WEIGHT = 1.0
 
 
 class Described(Protocol):

@@ -23,14 +23,15 @@ from lookalike_server.replicas import Replica, names_of, rests
 from lookalike_server.served import Model, Runner
 from lookalike_server.supervised import Stage
 
-# Batches give so much of the most images a second, and bulk has at least so many images.
-_SHARE, _LEAST_BULK = 0.95, 4
+# Batches give so much of the most images a second, and have at least so many images if they wait: they may
+# cost more beside all else that goes on than was learned, and who waits for four waits for little.
+_SHARE, _LEAST = 0.95, 4
 # While interactive callers are about, who wait for the batch that runs, a batch of bulk takes only so many
 # times as long as the smallest, or so long.
 _TIMES_BESIDE_INTERACTIVE, _SECONDS_BESIDE_INTERACTIVE = 1.25, 0.010
 _ABOUT_SECONDS = 10.0
 # Now and then a batch is so many times as large: what is efficient is learned from sizes that differ.
-_LARGER, _LARGER_EACH = 4, 64
+_LARGER, _LARGER_EACH = 4, 16
 _HANGING_JOIN_SECONDS = 1.0
 
 
@@ -127,7 +128,7 @@ class Stages:
 
     def _in_batches(self, model: Model, images: int) -> float:
         """Seconds of so many images, in batches as they are made."""
-        return model.cost.seconds_in_batches(images, min(self._max_batch, model.cost.efficient(_SHARE)))
+        return model.cost.seconds_in_batches(images, min(self._max_batch, self.efficient(model, bulk=False)))
 
     def efficient(self, model: Model, *, bulk: bool) -> int:
         """The size over which a batch only keeps everybody waiting for longer."""
@@ -135,7 +136,7 @@ class Stages:
             cost = model.cost
             short = max(_TIMES_BESIDE_INTERACTIVE * cost.seconds(SMALLEST), _SECONDS_BESIDE_INTERACTIVE)
             return max(SMALLEST, min(cost.efficient(_SHARE), cost.within(short)))
-        return model.cost.efficient(_SHARE, _LEAST_BULK if bulk else SMALLEST)
+        return model.cost.efficient(_SHARE, _LEAST)
 
     def largest(self, model: Model, *, bulk: bool) -> int:
         """The efficient size; now and then a larger one, where it keeps no interactive caller waiting."""

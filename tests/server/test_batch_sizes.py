@@ -56,8 +56,8 @@ def test_while_interactive_callers_are_about_bulk_keeps_them_waiting_for_little(
 
 def test_a_wrong_first_impression_of_what_batches_cost_is_unlearned(stages: Stages) -> None:
     model = costing(0.030, 0.0)  # as if a large batch had met with other work on the machine
-    assert stages.efficient(model, bulk=False) == 2
-    for _ in range(1500):
+    assert stages.efficient(model, bulk=False) == 4
+    for _ in range(100):
         n = min(64, stages.largest(model, bulk=False))
         model.cost.learn(n, 0.014 * n + 0.031, weight=n / 2)
     assert model.cost.efficient(0.95) == pytest.approx(43, rel=0.3)
@@ -72,14 +72,14 @@ def waiting(line: Line, model: Model, seconds_left: list[float]) -> None:
 
 def test_larger_batches_are_tried_now_and_then_but_not_where_somebody_would_be_late(stages: Stages) -> None:
     model, line = costing(0.010, 0.0), Line()
-    for left, largest in (60.0, 8), (0.045, 4):
+    for left, largest in (60.0, 16), (0.069, 6):
         sizes = []
         for _ in range(100):
             waiting(line, model, [left] * 16)
             sizes.append(len(line.take_batch(64, stages).jobs))  # type: ignore[union-attr]
             line.clear()
         assert max(sizes) == largest
-        assert sorted(sizes)[50] == 2
+        assert sorted(sizes)[50] == 4
 
 
 def test_who_would_come_too_late_even_in_a_small_batch_is_not_computed(stages: Stages) -> None:
