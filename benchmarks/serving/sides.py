@@ -63,7 +63,7 @@ def served(way: str, model: str, folder: str, image: bytes) -> Iterator[Side]:
         command, ask, own = [python, f"{peer}_side.py"], PEERS[peer], {}
     else:
         command, ask = [sys.executable, "ours.py", model, target], getattr(asking, peer)
-        own = {"OMP_WAIT_POLICY": "passive"}  # as `lookalike serve` sets it for itself
+        own = {"GOMP_SPINCOUNT": "10000"}  # as `lookalike serve` sets it for itself
     log = Path(folder) / f"{peer}.log"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to stop"))  # and stop the server too
     process = subprocess.Popen(
