@@ -106,6 +106,7 @@ def test_graphs_are_refused_where_there_is_no_gpu(model: DescriptorModel) -> Non
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler (g++)")
 def test_a_compiled_model_is_compiled_for_every_size_before_it_serves(model: DescriptorModel) -> None:
+    torch.set_num_threads(torch.get_num_threads())  # for new threads too, whatever other tests have set
     torch.compiler.reset()
     made = torch._dynamo.utils.counters["stats"]
     (trial,) = choose([model], "compile", "cpu", most=33)
