@@ -144,7 +144,7 @@ class Collection:
 
         Args:
             descriptors: float32 [q, d], the queries; they are scaled to length 1.
-            exclude: an id for each query that is not to be among its hits; "" for none.
+            exclude: an id for each query that is not to be among its hits; "" for none. Others: see `Ask`.
         """
         return self.ask(descriptors, Ask(k, where, min_score, exact=True), exclude)
 

@@ -7,16 +7,15 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from calling import calling
 from certificates import make_authority, make_pair
 from fronted import (
     IMAGE,
@@ -32,7 +31,6 @@ from fronted import (
     refusal,
 )
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from lookalike import Client
 from lookalike_server import app
 from lookalike_server.config import Settings
 from lookalike_server.device import Device
@@ -136,19 +134,6 @@ def test_servers_come_and_go_and_no_call_of_the_client_fails(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     addresses = [free_address(), free_address()]
-    done, failures, ended = [0], [], threading.Event()
-
-    def caller(client: Client) -> None:
-        try:
-            while not ended.is_set():
-                client.embed(PICTURE)
-                done[0] += 1
-        except BaseException as error:
-            failures.append(error)
-
-    def go_on() -> None:
-        until = done[0] + 40
-        eventually(lambda: failures or done[0] >= until, 30)
 
     def started(i: int) -> Any:
         server = operated(monkeypatch, tmp_path / str(i), address=addresses[i], front_ends=2)
@@ -156,19 +141,16 @@ def test_servers_come_and_go_and_no_call_of_the_client_fails(
         return server
 
     servers = [started(0), started(1)]
-    with Client("ipv4:" + ",".join(addresses)) as client, ThreadPoolExecutor(4) as pool:
-        for _ in range(4):
-            pool.submit(caller, client)
-        go_on()
+    with calling("ipv4:" + ",".join(addresses), PICTURE) as callers:
+        callers.wait(40)
         for i in (0, 1):
             servers[i].__exit__(None, None, None)
-            go_on()
+            callers.wait(40)
             servers[i] = started(i)
-            go_on()
-        ended.set()
+            callers.wait(40)
     for server in servers:
         server.__exit__(None, None, None)
-    assert failures == []
+    assert callers.failures == []
 
 
 # A whole server, and its front-ends alone.

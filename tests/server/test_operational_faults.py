@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from typing import Any
 
 import grpc
 import pytest
+from calling import calling
 from lookalike import AsyncClient, Client
 from lookalike.records import AddReport
 from lookalike.v1 import embedding_pb2, embedding_pb2_grpc, types_pb2
@@ -174,44 +174,20 @@ def test_servers_come_and_go_under_load_and_no_call_of_the_client_fails(
     servers = [
         operated(monkeypatch, tmp_path / str(i), address=address) for i, address in enumerate(addresses)
     ]
-    failures: list[BaseException] = []
-    done, ended = [0], threading.Event()
-    lock = threading.Lock()
-
-    def caller(client: Client) -> None:
-        try:
-            while not ended.is_set():
-                client.embed(PICTURE)
-                with lock:
-                    done[0] += 1
-        except BaseException as error:
-            failures.append(error)
-
-    def go_on(calls: int = 30) -> None:
-        until, limit = done[0] + calls, time.monotonic() + 30
-        while done[0] < until and not failures and time.monotonic() < limit:
-            time.sleep(0.01)
-
     for server in servers:
         server.__enter__()
-    with Client("ipv4:" + ",".join(addresses)) as client:
-        threads = [threading.Thread(target=caller, args=(client,)) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        go_on()
+    with calling("ipv4:" + ",".join(addresses), PICTURE) as callers:
+        callers.wait(30)
         for i in (0, 1, 0):
             servers[i].__exit__(None, None, None)
-            go_on()
+            callers.wait(30)
             servers[i] = operated(monkeypatch, tmp_path / str(i), address=addresses[i])
             servers[i].__enter__()
-            go_on()
-        ended.set()
-        for thread in threads:
-            thread.join(30)
+            callers.wait(30)
     for server in servers:
         server.__exit__(None, None, None)
-    assert failures == []
-    assert done[0] >= 200
+    assert callers.failures == []
+    assert callers.done >= 200
 
 
 ITEMS = 400
@@ -274,38 +250,18 @@ def test_a_real_process_that_is_told_to_stop_under_load_fails_no_call(
     first = free_address()
     flags = ["--address", first, "--data", str(tmp_path / "first"), "--served-recipes", "near_duplicate"]
     command = [sys.executable, "-m", "lookalike_server", *flags]
-    ended, done, failures = threading.Event(), [0], []
-
-    def caller(client: Client) -> None:
-        try:
-            while not ended.is_set():
-                client.embed(PICTURE)
-                done[0] += 1
-        except BaseException as error:
-            failures.append(error)
-
     with (
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process,
         operated(monkeypatch, tmp_path / "second") as second,
     ):
         assert process.stdout is not None
         assert "serves near_duplicate" in process.stdout.readline()
-        with Client(f"ipv4:{first},{second.address}") as client, ThreadPoolExecutor(4) as pool:
-            for _ in range(4):
-                pool.submit(caller, client)
-            reached(done, 20)
+        with calling(f"ipv4:{first},{second.address}", PICTURE) as callers:
+            callers.wait(20)
             process.send_signal(signal.SIGTERM)
             assert process.wait(30) == 0
             before = second.engine.statistics().done["computed"]
-            reached(done, done[0] + 20)
-            ended.set()
+            callers.wait(20)
         assert process.communicate() == ("", "")
-        assert failures == []
+        assert callers.failures == []
         assert second.engine.statistics().done["computed"] > before
-
-
-def reached(done: list[int], count: int) -> None:
-    limit = time.monotonic() + 30
-    while done[0] < count:
-        assert time.monotonic() < limit, f"only {done[0]} of {count} calls were answered"
-        time.sleep(0.01)
