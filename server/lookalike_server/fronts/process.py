@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import grpc
 
+from lookalike_server.children import spawn
 from lookalike_server.errors import ListenFailed
 from lookalike_server.fronts.bus import Bus
 from lookalike_server.fronts.frames import CANCEL, FAILED, READY, START, STOP, Start, Status
@@ -23,8 +21,6 @@ from lookalike_server.fronts.setup import Setup
 _START_SECONDS = 60.0
 # For ending, once its socket is closed.
 _END_SECONDS = 5.0
-# What ends a server is told to the engine, and by it to its front-ends, whoever else the signal went to.
-_DEAF_TO = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
 Answer = Callable[[Start, Line], Coroutine[Any, Any, Status]]
 
@@ -51,7 +47,7 @@ class FrontEnd:
         ours, its = socket.socketpair()
         with its:
             try:
-                self._process = _spawn(its, setup)
+                self._process = spawn("lookalike_server.fronts", [its.fileno()], setup.encode())
             except OSError as error:
                 ours.close()
                 raise ListenFailed(f"A front-end cannot be started: {error.strerror}.") from None
@@ -122,20 +118,3 @@ class FrontEnd:
             self.kill()
             await asyncio.to_thread(self._process.wait)
         self.gone.set()
-
-
-def _spawn(end: socket.socket, setup: Setup) -> subprocess.Popen[bytes]:
-    """Starts the process, which finds its modules where this one does."""
-    command = [sys.executable, "-P", "-m", "lookalike_server.fronts", str(end.fileno()), setup.encode()]
-    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _DEAF_TO)
-    try:
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            pass_fds=[end.fileno()],
-            env={**os.environ, "PYTHONPATH": path},
-        )
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
