@@ -125,12 +125,23 @@ def _unary(method: Any, checked: Callable[[Any], Any], around: Callable[[Any], A
 
 
 def _stream(method: Any, checked: Callable[[Any], Any], around: Callable[[Any], Any]) -> Any:
-    async def guarded(request: Any, context: Any) -> AsyncIterator[Any]:
+    async def guarded(request: Any, context: Any) -> None:
         async with around(context), aclosing(method(checked(request), context)) as responses:
             async for response in responses:
-                yield response
+                await _write(response, context)
 
     return guarded
+
+
+async def _write(response: Any, context: Any) -> None:
+    """Sends a message of a stream. If gRPC did it, it would log each caller who leaves meanwhile as an error.
+
+    It would also leave the stream, and what is in flight for it, to the collector of garbage.
+    """
+    try:
+        await context.write(response)
+    except grpc.aio.BaseError:  # nothing can be sent any more
+        raise asyncio.CancelledError from None
 
 
 def _reading(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:

@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from fronted import eventually
 from lookalike.v1 import embedding_pb2, embedding_pb2_grpc
 from lookalike_server.device import Device
 from serving import Running, TinyModel, request, rows, serving
@@ -93,6 +94,20 @@ def test_a_slow_reader_holds_back_its_own_stream_and_nobody_else(running: Runnin
         assert len(read) == 60
         assert sender.held_back() > held
         answers.cancel()
+
+
+def test_a_caller_who_leaves_while_he_is_answered_is_gone_at_once_and_no_error(
+    running: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    sender = Sender(1000)
+    with grpc.insecure_channel(running.target, options=SMALL_WINDOW) as channel:
+        answers = embedding_pb2_grpc.EmbeddingServiceStub(channel).EmbedStream(iter(sender), timeout=60)
+        assert sender.held_back() > 0
+        assert running.calls.calls == 1
+        answers.cancel()
+        eventually(lambda: running.calls.calls == 0)
+        assert slowest_of(running, calls=1) < 2
+    assert not caplog.records
 
 
 def test_a_slow_sender_keeps_nobody_waiting(running: Running) -> None:
