@@ -36,6 +36,7 @@ from lookalike_server.config import Settings
 from lookalike_server.device import Device
 from lookalike_server.engine import Engine
 from lookalike_server.errors import ListenFailed
+from lookalike_server.fronts import pulse
 from lookalike_server.fronts.server import FrontEnds
 from lookalike_server.interceptors import CallInterceptor
 from operated import free_address, operated
@@ -102,6 +103,35 @@ def test_a_front_end_that_is_killed_takes_its_own_calls_with_it_and_is_replaced(
     assert held.metric("lookalike_front_end_restarts_total") == 1
     assert held.metric("lookalike_front_ends") == 2
     assert f"A front-end (process {victim}) has died" in caplog.text
+
+
+def test_a_front_end_that_hangs_is_killed_and_replaced_and_no_call_of_the_client_fails(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(pulse, "ASK_SECONDS", 0.5)
+    with operated(monkeypatch, tmp_path, front_ends=2) as server, calling(server.address, PICTURE) as callers:
+        for victim in front_ends():  # whichever has the connection
+            callers.wait(20)
+            os.kill(victim, signal.SIGSTOP)
+            eventually(lambda victim=victim: len(front_ends() - {victim}) == 2, 30)
+            callers.wait(20)
+            assert f"A front-end (process {victim}) answers nothing any more" in caplog.text
+    assert callers.failures == []
+
+
+def test_a_front_end_is_given_up_after_so_many_questions_in_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pulse, "ASK_SECONDS", 0)
+    asked = 0
+
+    def ask() -> None:
+        nonlocal asked
+        asked += 1
+        if asked <= 20:
+            front.heard()
+
+    front = pulse.Pulse(ask)
+    asyncio.run(front.stopped())
+    assert asked == 20 + pulse.MOST_UNANSWERED
 
 
 def test_told_to_stop_it_lets_calls_end_and_leaves_no_process(held: Held) -> None:

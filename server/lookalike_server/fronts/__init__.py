@@ -13,5 +13,6 @@ engine, which stays the only one: one road, one cache, one writer of each collec
     front            a front-end's end of the calls; __main__ is its process
     answering        the engine's end: the same interceptor and services, called as gRPC would
     process          one front-end as the engine sees it: started, told, gone
+    pulse            whether it still answers
     server           all of them, as one grpc.aio.Server
 """

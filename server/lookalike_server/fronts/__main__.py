@@ -15,7 +15,7 @@ from lookalike_extractor.errors import LookalikeError
 
 from lookalike_server import logs
 from lookalike_server.fronts.bus import Bus
-from lookalike_server.fronts.frames import FAILED, HEAD, READY, STOP
+from lookalike_server.fronts.frames import FAILED, HEAD, PULSE, READY, STOP
 from lookalike_server.fronts.front import Front
 from lookalike_server.fronts.setup import Setup
 
@@ -38,6 +38,8 @@ async def serve(end: socket.socket, setup: Setup) -> None:
     def hear(kind: int, call: int, payload: bytes) -> None:
         if kind == STOP:
             stops.add(asyncio.create_task(stop(float(payload) if payload else None)))
+        elif kind == PULSE:
+            front.bus.send(PULSE, 0)
         else:
             front.hear(kind, call, payload)
 

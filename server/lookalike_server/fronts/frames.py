@@ -8,6 +8,7 @@ A frame is a kind, the number of a call (0: of no call) and bytes:
     to the front-end STOP (seconds for its calls; nothing: at once)      of the front-end itself
                      PIECE* MESSAGE, ..., END (Status)                   of a call
     both ways        CREDIT (bytes)                                      so many more may be sent
+                     PULSE                                               are you there? and: yes
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any, NamedTuple
 HEAD = struct.Struct("<BQI")
 """Kind, call, length of what follows."""
 
-READY, FAILED, STOP, START, PIECE, MESSAGE, END, CANCEL, CREDIT = range(9)
+READY, FAILED, STOP, START, PIECE, MESSAGE, END, CANCEL, CREDIT, PULSE = range(10)
 
 PIECE_BYTES = 128 << 10
 """Messages above it go in pieces, between which those of other calls find their way."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import subprocess
 from collections.abc import Callable, Coroutine
@@ -13,9 +14,12 @@ import grpc
 from lookalike_server.children import spawn
 from lookalike_server.errors import ListenFailed
 from lookalike_server.fronts.bus import Bus
-from lookalike_server.fronts.frames import CANCEL, FAILED, READY, START, STOP, Start, Status
+from lookalike_server.fronts.frames import CANCEL, FAILED, PULSE, READY, START, STOP, Start, Status
 from lookalike_server.fronts.line import WINDOW, Line
+from lookalike_server.fronts.pulse import Pulse
 from lookalike_server.fronts.setup import Setup
+
+_log = logging.getLogger(__name__)
 
 # For loading gRPC on a machine that is busy with models.
 _START_SECONDS = 60.0
@@ -26,7 +30,7 @@ Answer = Callable[[Start, Line], Coroutine[Any, Any, Status]]
 
 
 class FrontEnd:
-    """A process and its calls; of one event loop.
+    """A process and its calls; of one event loop. Once it takes calls and then answers nothing it is killed.
 
     Args:
         answer: answers a call.
@@ -41,6 +45,8 @@ class FrontEnd:
         self.gone = asyncio.Event()
         self._answer = answer
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._pulse = Pulse(lambda: self._bus.send(PULSE, 0))
+        self._watching: asyncio.Task[None] | None = None
 
     async def spawn(self, setup: Setup) -> None:
         """Raises ListenFailed when the system has no process for it."""
@@ -76,6 +82,7 @@ class FrontEnd:
         return f"process {self._process.pid}"
 
     def _hear(self, kind: int, call: int, payload: bytes) -> None:
+        self._pulse.heard()
         if kind == START:
             self._begin(call, Start.decode(payload))
         elif call in self.calls:
@@ -87,8 +94,14 @@ class FrontEnd:
                 line.hear(kind, payload)
         elif kind == READY:
             self._ready.set_result(None)
+            self._watching = asyncio.create_task(self._watch())
         elif kind == FAILED:
             self._ready.set_exception(ListenFailed(payload.decode()))
+
+    async def _watch(self) -> None:
+        await self._pulse.stopped()
+        _log.error("A front-end (%s) answers nothing any more and is killed.", self)
+        self.kill()
 
     def _begin(self, number: int, start: Start) -> None:
         line = Line(self._bus, number, WINDOW)
@@ -107,6 +120,8 @@ class FrontEnd:
         for _, task in self.calls.values():
             task.cancel()
         self.calls.clear()
+        if self._watching:
+            self._watching.cancel()
         if not self._ready.done():
             self._ready.set_exception(ListenFailed("A front-end ended before it took calls."))
         self._reaping = asyncio.create_task(self._reap())
