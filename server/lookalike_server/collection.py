@@ -5,8 +5,7 @@
     get, list      - store
     in between     - keeper thread: full parts of the view become files, for a quick start (segments.py)
 
-Acknowledged means that the write is on disk and that searches see it. Reads see one state of store and view:
-the one after some write, whole.
+Acknowledged is what is on disk and searches see. Reads see store and view as they were after one write.
 """
 
 from __future__ import annotations
@@ -128,8 +127,9 @@ class Collection:
 
     def list(self, after: int, limit: int, where: str = "", *, descriptors: bool = False) -> list[Row]:
         """Returns the next items that fit after that sequence number, in the order of their last write."""
+        condition = parse_filter(where)
         with self.state() as (reader, _):
-            return reader.page(after, limit, parse_filter(where), descriptors=descriptors)
+            return reader.page(after, limit, condition, descriptors=descriptors)
 
     def search(
         self,
@@ -167,11 +167,11 @@ class Collection:
 
         reference: a second filter; the snapshot says which of the items fit it too. "" means none.
         """
-        condition = parse_filter(where)
+        condition, other = parse_filter(where), parse_filter(reference)
         with self.state() as (reader, view):
             rows = reader.page(0, -1, condition)
             keys, vectors = view.snapshot(self._searcher.wanted(reader, condition))
-            fitting = reader.keys(parse_filter(reference)) if reference else keys[:0]
+            fitting = reader.keys(other) if reference else keys[:0]
         return Snapshot.of(view.sequence, keys, rows, vectors, np.isin(keys, fitting))
 
     def configure_index(self, settings: IndexSettings) -> None:

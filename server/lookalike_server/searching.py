@@ -55,14 +55,15 @@ class Searcher:
     def search(self, queries: Vectors, ask: Ask, exclude: Sequence[str]) -> SearchResult:
         """Answers the queries float32 [q, d], of length 1; `exclude` holds an id, or "", for each."""
         begin = time.perf_counter()
-        view, wanted = self._seen(parse_filter(ask.where))
+        condition = parse_filter(ask.where)
+        view, wanted = self._seen(condition)
         filtered = time.perf_counter() - begin
         try:
             run = _Run(self, view, None, queries, ask, wanted)
             chosen = run.answer(exclude)
         except _Replaced:
             with self._states() as (reader, view):
-                run = _Run(self, view, reader, queries, ask, self.wanted(reader, parse_filter(ask.where)))
+                run = _Run(self, view, reader, queries, ask, self.wanted(reader, condition))
                 try:
                     chosen = run.answer(exclude)
                 except _Replaced:
