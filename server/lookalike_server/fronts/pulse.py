@@ -9,7 +9,7 @@ ASK_SECONDS = 5.0
 """Between two questions."""
 
 MOST_UNANSWERED = 6
-"""Questions in a row, after which a front-end is given up. On a busy machine an answer takes seconds, not more."""
+"""Questions in a row, after which a front-end is given up: much longer than a busy machine keeps it waiting."""
 
 
 class Pulse:
