@@ -9,7 +9,7 @@ ASK_SECONDS = 5.0
 """Between two questions."""
 
 MOST_UNANSWERED = 6
-"""Questions in a row, after which a front-end is given up: much longer than a busy machine keeps it waiting."""
+"""Questions in a row, after which a front-end is given up: longer by far than a busy machine delays one."""
 
 
 class Pulse:
