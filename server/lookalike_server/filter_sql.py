@@ -13,6 +13,9 @@ from dataclasses import dataclass
 
 from lark import Token, Transformer, v_args
 
+# Of whole numbers of 64 bits, with their sign.
+_MOST_DIGITS = 20
+
 
 @dataclass(frozen=True)
 class Filter:
@@ -80,8 +83,11 @@ class Compiler(Transformer[Token, Node]):
         return _unquoted(text)
 
     def number(self, text: Token) -> int | float:
-        value: int | float = json.loads(text)
-        return value if isinstance(value, int) and -(2**63) <= value < 2**63 else float(value)
+        if text.lstrip("-").isdigit() and len(text) <= _MOST_DIGITS:
+            value = int(text)
+            if -(2**63) <= value < 2**63:
+                return value
+        return float(text)
 
     def true(self, _: Token) -> bool:
         return True

@@ -82,8 +82,8 @@ NUMBER: /-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?(?![\w.])/
 """
 
 _WORDS = {
-    "COMPARISON": "= != < <= > >=",
-    "STRING": "a string",
+    "COMPARISON": "=, !=, <, <=, >, >=",
+    "STRING": "a string in quotes",
     "NUMBER": "a number",
     "KEY": "an attribute",
     "QUOTED_KEY": "an attribute",
@@ -168,8 +168,9 @@ def _unexpected(where: str, field: str, error: UnexpectedInput) -> FilterInvalid
         isinstance(error, UnexpectedToken) and error.token.type == "$END"
     )
     place = len(where) if ended or error.pos_in_stream is None else error.pos_in_stream
-    words = list(dict.fromkeys(_WORDS.get(name, name.strip("_").lower()) for name in expected))
-    hint = f"expected {' or '.join(words)}" if words else "this cannot be read"
+    words = list(dict.fromkeys(_WORDS.get(name, f"'{name.strip('_').lower()}'") for name in expected))
+    told = " or ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+    hint = f"expected {told}" if told else "this cannot be read"
     return _invalid(where, field, hint, place)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lookalike_server.errors import FilterInvalid
+from lookalike_server.errors import AttributesInvalid, FilterInvalid
 from lookalike_server.filters import parse_filter
 from lookalike_server.rows import compact_attributes
 
@@ -125,6 +125,12 @@ def test_whole_numbers_of_64_bits_are_told_apart() -> None:
     assert fits(f"n > {big}", {"n": 2**70})
 
 
+def test_numbers_of_more_digits_than_python_reads_are_numbers_too() -> None:
+    assert fits(f"n < {'9' * 5000} and n > -{'9' * 5000}", {"n": 2**63})
+    with pytest.raises(AttributesInvalid, match="a number has 5000 digits"):
+        compact_attributes(f'{{"n": {"9" * 5000}}}')
+
+
 def test_words_of_the_language_are_keys_in_backquotes() -> None:
     assert fits("`in` = 1 and `not` = 2 and order = 3", {"in": 1, "not": 2, "order": 3})
 
@@ -157,8 +163,14 @@ def test_a_fault_is_marked_where_it_is(where: str, place: int) -> None:
 
 
 def test_the_message_tells_what_could_have_stood_there() -> None:
-    with pytest.raises(FilterInvalid, match=r"expected .*starts_with, at character 6"):
+    with pytest.raises(
+        FilterInvalid, match=r"expected =, .*>=, '.', 'in', 'not' or 'starts_with', at character 6"
+    ):
         parse_filter("name like 'a%'")
+    with pytest.raises(
+        FilterInvalid, match=r"expected .* a number, a string in quotes or true, at character 9"
+    ):
+        parse_filter("brand = acme")
 
 
 @pytest.mark.parametrize("where", ["not " * 5000 + "a = 1", "a = '" + "x" * 70_000 + "'"])
