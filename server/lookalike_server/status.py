@@ -38,7 +38,7 @@ class IndexStatus:
 def index_status(view: View, reader: Reader, folder: Path, indexer: Indexer) -> IndexStatus:
     sizes = [len(one.keys) for one in view.indexes]
     hits = sum(one.recall * size for one, size in zip(view.indexes, sizes, strict=True))
-    loose = sum(part.keys.nbytes + part.vectors.nbytes for part in view.parts if not part.sealed)
+    loose = sum(part.count for part in view.parts if not part.sealed) * (4 * view.dimension + 8)
     return IndexStatus(
         settings=settings_of(reader.document),
         factory=", ".join(sorted({one.factory for one in view.indexes})),
