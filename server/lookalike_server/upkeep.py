@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lookalike_server.errors import StoreDamaged, StoreTooNew
 from lookalike_server.parts import Part
 from lookalike_server.reader import Reader
 from lookalike_server.schema import faults
@@ -81,19 +82,27 @@ def back_up(store: Store, path: Path) -> int:
 def restored(path: Path, name: str) -> str:
     """Makes a store of a copy, under that name or its own, which it returns. Reads and checks all of it.
 
-    Raises StoreDamaged, StoreTooNew or StoreUnusable.
+    Raises StoreDamaged or StoreTooNew.
     """
-    store = Store(path)
     try:
-        with store.reading() as reader:
-            for problem in reader.damage():
-                raise reader.damaged(problem)
-        name = name or store.name
-        store.rename(name)
-    finally:
-        store.close()
+        store = Store(path)
+        try:
+            with store.reading() as reader:
+                for problem in reader.damage():
+                    raise reader.damaged(problem)
+            name = name or store.name
+            store.rename(name)
+        finally:
+            store.close()
+    except (StoreDamaged, StoreTooNew) as error:
+        raise type(error)(_of_backup(error.message, path)) from error
     sync_file(path)
     return name
+
+
+def _of_backup(message: str, path: Path) -> str:
+    """What is wrong with a backup, told to the one who sent it: without the place where it lies here."""
+    return message.replace(str(path), "The backup").replace("restore it from a backup", "take another one")
 
 
 def sync_file(path: Path) -> None:

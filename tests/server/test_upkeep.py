@@ -224,8 +224,10 @@ def test_a_backup_that_is_not_what_was_written_restores_nothing(
         with Client(target) as client:
             client.collection("shop").backup(file)
             spoil(file, how)
-            with pytest.raises(error):
+            with pytest.raises(error) as caught:
                 client.restore(file, "again")
+            assert str(tmp_path / "data") not in str(caught.value)
+            assert "restore it" not in str(caught.value)
             assert [info.name for info in client.collections()] == ["shop"]
             assert client.collection("shop").verify().ok
 
