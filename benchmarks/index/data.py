@@ -70,7 +70,7 @@ def collection_of(catalog: Catalog, items: np.ndarray, kind: str) -> Collection:
     shop.configure_index(IndexSettings(kind))
     seconds = settled(shop)
     status = shop.index_status()
-    made = ", ".join(f"{len(one.keys)} at {one.effort.width}" for one in shop._view.indexes)
+    made = ", ".join(f"{len(one.keys)} at {one.effort}" for one in shop._view.indexes)
     print(f"{status.factory} ({made}): {seconds:.0f} s more; it says its recall is {status.recall:.3f}")
     return shop
 

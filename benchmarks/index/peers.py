@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,10 +96,13 @@ class Usearch(Peer):
         return Index(ndim=self.dimension, metric="ip", dtype="f16", connectivity=16)
 
 
-def peers(folder: Path, items: np.ndarray) -> Iterator[Peer]:
+PEERS = {"faiss": Faiss, "hnswlib": Hnswlib, "usearch": Usearch}
+
+
+def peers(folder: Path, items: np.ndarray, names: Sequence[str]) -> Iterator[Peer]:
     """Yields those that are installed, opened; builds what is not in the folder."""
     folder.mkdir(exist_ok=True)
-    for kind in (Faiss, Hnswlib, Usearch):
+    for kind in (PEERS[name] for name in names):
         peer: Peer = kind(folder / f"{kind.__name__.lower()}.index", items.shape[1])
         try:
             if not peer.path.exists():

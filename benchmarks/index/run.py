@@ -25,7 +25,7 @@ from pathlib import Path
 import faiss
 from data import Data, collection_of, made, read
 from lookalike_server.catalog import Catalog
-from peers import peers
+from peers import PEERS, peers
 from searches import approximate, exact, filtered, over_grpc
 from writes import durable, opening, replaced
 
@@ -38,12 +38,12 @@ def tell(title: str, lines: object) -> None:
         print(f"  {line}")
 
 
-def measure(root: Path, parts: list[str], data: Data, kind: str) -> None:
+def measure(root: Path, parts: list[str], data: Data, kind: str, beside: list[str]) -> None:
     faiss.omp_set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
     store = root / "data"
     with Catalog(store) as catalog:
         shop = collection_of(catalog, data.items, kind)
-        others = list(peers(root / "peers", data.items)) if {"build", "search"} & {*parts} else []
+        others = list(peers(root / "peers", data.items, beside)) if {"build", "search"} & {*parts} else []
         if "search" in parts and kind != "exact":
             tell("approximate searches, k = 10", approximate(shop, others, data.queries))
         if "exact" in parts:
@@ -70,6 +70,7 @@ def main() -> None:
     parser.add_argument("--dimension", type=int, default=512)
     parser.add_argument("--vectors", type=Path, metavar="FILE.npy")
     parser.add_argument("--index", metavar="KIND", default="auto", help="auto, exact, or a factory string")
+    parser.add_argument("--peers", metavar="NAMES", default=",".join(PEERS), help="those to search beside")
     parser.add_argument("--keep", type=Path, metavar="DIR")
     options = parser.parse_args()
     sys.stdout.reconfigure(line_buffering=True)  # each part as it is measured
@@ -77,7 +78,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = options.keep or Path(folder)
         root.mkdir(parents=True, exist_ok=True)
-        measure(root, options.parts or list(PARTS), data, options.index)
+        measure(root, options.parts or list(PARTS), data, options.index, options.peers.split(","))
 
 
 if __name__ == "__main__":

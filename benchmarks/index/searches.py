@@ -34,7 +34,10 @@ def approximate(shop: Collection, peers: Sequence[Peer], queries: np.ndarray) ->
     own = recall(shop, queries)
     rows["collection"] = (f"{own:.4f}        ", lambda q: shop.ask(q, Ask(K)))
     if not others:
-        rows["its graph alone"] = (f"        {index.effort.width:4}", lambda q: index.proposals(q, K, None))
+        rows["its index alone"] = (
+            f"        {index.effort.width}x{index.effort.refine}",
+            lambda q: index.proposals(q, K, None),
+        )
     for peer in peers:
         reached = _tuned(peer, shop, queries, floor, own - _SLACK)
         rows[peer.name] = (f"{reached:.4f}  {peer.effort:4}", peer.search)

@@ -18,19 +18,16 @@ from numpy.typing import NDArray
 
 from lookalike_server.parts import Keys, Part, Vectors
 from lookalike_server.runs import Runs
+from lookalike_server.structure import Effort, core, estimated, parameters, refined
 
 _faiss: Any = faiss  # its types leave out what its Python part adds
 _MOST_SELECTIONS = 4
-# Effort is tuned without filters; one that suffices for a small index is too little with them.
+# Effort of graphs is tuned without filters; one that suffices for a small graph is too little with them.
 _LEAST_FILTERED = 64
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How far a search goes: `width` is efSearch or nprobe, `refine` the number of proposals for each hit."""
-
-    width: int
-    refine: int = 1
+# What FAISS scores again it scores from rounded descriptors: so many more are proposed.
+_ROUNDED = 4
+# Lists are chosen by a matrix product for this many numbers of queries together; FAISS assumes 128,000.
+_PRODUCT = 1536
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,11 +77,12 @@ class Approximate:
         Returns int64 [q, m], -1 where there is none. `spare` more are looked for, for those that are deleted.
         """
         faiss.omp_set_num_threads(1)
+        faiss.cvar.distance_compute_blas_threshold = _PRODUCT
         count = self.most(k, spare)
         options = self._unfiltered
         if wanted is not None:  # part of what is met on the way does not count
             further = 2 + round(1.5 * len(self.keys) / max(1, len(wanted)))
-            width = further * max(_LEAST_FILTERED, self.effort.width)
+            width = further * max(self._least_filtered, self.effort.width)
             options = parameters(self.index, replace(self.effort, width=width), self._selection(wanted))
         _, rows = self.index.search(queries, count, params=options)
         return self._expanded(rows)
@@ -95,7 +93,12 @@ class Approximate:
 
     def most(self, k: int, spare: int = 0) -> int:
         """How many rows are proposed for k hits."""
-        return min(k * self.effort.refine + spare, int(self.index.ntotal))
+        wanted = k + _ROUNDED if refined(self.index) else k * self.effort.refine
+        return min(wanted + spare, int(self.index.ntotal))
+
+    @cached_property
+    def _least_filtered(self) -> int:
+        return _LEAST_FILTERED if isinstance(core(self.index), faiss.IndexHNSW) else 1
 
     def _expanded(self, rows: NDArray[np.int64]) -> Keys:
         """The keys that the rows [q, m] stand for; -1 for those of -1."""
@@ -127,16 +130,6 @@ class Approximate:
         return selector
 
 
-def parameters(index: Any, effort: Effort, selector: Any = None) -> Any:
-    """Search effort as an argument: a field of the index would be shared by all who search."""
-    options = {} if selector is None else {"sel": selector}
-    if isinstance(index, faiss.IndexHNSW):
-        return _faiss.SearchParametersHNSW(efSearch=effort.width, **options)
-    if isinstance(index, faiss.IndexIVF):
-        return _faiss.SearchParametersIVF(nprobe=min(effort.width, index.nlist), **options)
-    return _faiss.SearchParameters(**options) if options else None
-
-
 def bare(parts: Sequence[Part], indexes: Sequence[Approximate]) -> tuple[Part, ...]:
     """Returns the stretches of the parts that none of the indexes, which do not overlap, covers."""
     left: list[Part] = []
@@ -152,14 +145,3 @@ def bare(parts: Sequence[Part], indexes: Sequence[Approximate]) -> tuple[Part, .
         elif start < part.count:
             left.append(part.cut(start, part.count))
     return tuple(left)
-
-
-def estimated(index: Any, count: int) -> int:
-    """About how many bytes an index of this kind takes for so many rows."""
-    if isinstance(index, faiss.IndexHNSW):
-        graph: Any = index.hnsw
-        links = 4 * (graph.nb_neighbors(0) + graph.nb_neighbors(1) / 15) + 12
-        return int(count * (index.storage.sa_code_size() + links))
-    if isinstance(index, faiss.IndexIVF):
-        return int(count * (index.code_size + 8) + index.nlist * index.d * 4)
-    return int(count * index.sa_code_size())

@@ -19,10 +19,11 @@ from typing import Any
 import faiss
 import numpy as np
 
-from lookalike_server.approximate import Approximate, Effort
+from lookalike_server.approximate import Approximate
 from lookalike_server.huge_pages import use_huge_pages
 from lookalike_server.runs import Runs
 from lookalike_server.schema import sync_folder
+from lookalike_server.structure import Effort
 
 _log = logging.getLogger(__name__)
 

@@ -61,7 +61,8 @@ class Indexer:
         self._view = view
         self._documents = documents
         self._publish = publish
-        self._refused: tuple[str, int] | None = None
+        # How many choices of "auto" did not reach the target, with what settings and about how many items.
+        self._refused: dict[tuple[str, int], int] = {}
         self._entries: dict[Approximate, dict[str, Any]] = {}
         self._loaded = False
         self.building = False
@@ -103,35 +104,41 @@ class Indexer:
     def _step(self) -> bool:
         """Makes one index where one is wanting; returns whether it did."""
         view, settings = self._view(), settings_of(self._documents)
-        factory = settings.factory(view.count, view.dimension)
-        if self._refused == (settings.as_json(), view.count // building.EXACT_BELOW):
-            return False
+        tried = (settings.as_json(), view.count // building.EXACT_BELOW)
+        refused = self._refused.get(tried, 0)
+
+        def factory(rows: int) -> str:
+            if refused > 1:
+                return ""
+            return settings.factory(view.count, view.dimension, rows=rows, second=refused == 1)
+
         plan = planned(view, factory, settings.target_recall)
         if not plan.parts and plan.kept == view.indexes:
             return False
         self.building = True
-        kept, made = plan.kept, [self._made(plan, factory, settings)] if plan.parts else []
+        made = [self._made(plan, settings)] if plan.parts else []
         least = settings.target_recall - building.TOLERANCE
         if settings.kind == "auto" and any(one.recall < least for one in made):
             _log.warning(
-                "%s finds %.3f of the nearest in %s, less than was asked for: searches stay exact",
-                *(factory, made[0].recall, self._folder.parent.name),
+                "%s finds %.3f of the nearest in %s, less than was asked for, and is not used",
+                *(plan.factory, made[0].recall, self._folder.parent.name),
             )
-            self._refused = (settings.as_json(), view.count // building.EXACT_BELOW)
-            kept, made = (), []
+            self._refused = {tried: refused + 1}
+            return True
+        kept = plan.kept
         self._entries |= {index: write_index(self._folder, index) for index in made}
         self._entries = {index: self._entries[index] for index in (*kept, *made)}
         self._publish([*self._entries], json.dumps([*self._entries.values()]))
         remove_others(self._folder, {entry["file"] for entry in self._entries.values()})
         return True
 
-    def _made(self, plan: Plan, factory: str, settings: IndexSettings) -> Approximate:
+    def _made(self, plan: Plan, settings: IndexSettings) -> Approximate:
         faiss.omp_set_num_threads(max(1, (os.cpu_count() or 1) // 2))
 
         def stopped() -> bool:
             return self._thread.stopping() or settings_of(self._documents) != settings
 
-        return build(plan.parts, factory, settings.target_recall, stopped, plan.base)
+        return build(plan.parts, plan.factory, settings.target_recall, stopped, plan.base)
 
 
 def settings_of(documents: Callable[[str], str | None]) -> IndexSettings:
@@ -145,26 +152,36 @@ class Plan:
     kept: tuple[Approximate, ...]
     parts: tuple[Part, ...] = ()
     base: Approximate | None = None
+    factory: str = ""
 
 
-def planned(view: View, factory: str, target: float) -> Plan:
-    """Returns which index should be made next."""
-    if not factory:
+def planned(view: View, factory: Callable[[int], str], target: float) -> Plan:
+    """Returns which index should be made next.
+
+    factory: gives the factory string of an index of so many rows; "" for an exact scan.
+    """
+    if not factory(view.count):
         return Plan(())
-    kept = [one for one in view.indexes if one.factory == factory and one.target == target]
+    kept = [one for one in view.indexes if one.target == target and one.factory == factory(len(one.keys))]
     kept = [one for one in kept if _dead_share(view, one) <= _MOST_DEAD]
-    rows = sum(part.living for part in bare(view.parts, kept))
-    if rows < LEAST_ROWS:
+    if _living(bare(view.parts, kept)) < LEAST_ROWS:
         return Plan(tuple(kept))
     gap = next(part for part in bare(view.parts, kept) if part.living)
     kept = [one for one in kept if one.last < gap.keys[0]]  # rows are added behind those of an index only
-    rows = sum(part.living for part in bare(view.parts, kept))
+    rows = _living(bare(view.parts, kept))
     base = None
     while kept and rows >= _TAKEN_IN * len(kept[-1].keys):
         base = kept.pop()
         rows += len(base.keys)
     last = kept[-1].last if kept else -1
-    return Plan(tuple(kept), tuple(p for p in bare(view.parts, kept) if p.keys[0] > last), base)
+    parts = tuple(p for p in bare(view.parts, kept) if p.keys[0] > last)
+    if base is None or base.factory != factory(rows):
+        base, rows = None, _living(parts)
+    return Plan(tuple(kept), parts, base, factory(rows))
+
+
+def _living(parts: Sequence[Part]) -> int:
+    return sum(part.living for part in parts)
 
 
 def _dead_share(view: View, index: Approximate) -> float:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import faiss
 
-from lookalike_server.approximate import estimated
 from lookalike_server.building import IndexSettings
 from lookalike_server.indexer import Indexer, settings_of
 from lookalike_server.reader import Reader
+from lookalike_server.structure import estimated
 from lookalike_server.view import View
 
 

@@ -108,7 +108,7 @@ class View:
     @cached_property
     def efforts(self) -> str:
         """How the indexes are searched, in words."""
-        return ", ".join(f"{one.factory} at {one.effort.width}" for one in self.indexes)
+        return ", ".join(f"{one.factory} at {one.effort}" for one in self.indexes)
 
     @cached_property
     def touched(self) -> tuple[bool, ...]:
