@@ -51,6 +51,8 @@ def queries(image: Any, vector: Any, item_id: Any, limits: Limits) -> tuple[list
         raise InvalidArgument(
             "a search needs exactly one query: give a picture, vector= or id=", "ARGUMENT_INVALID"
         )
+    if isinstance(image, np.ndarray) and image.ndim == 1:
+        raise InvalidArgument("this is no picture: give a descriptor as vector=", "ARGUMENT_INVALID")
     if image is not None:
         several = isinstance(image, Iterable) and not images.is_image(image)
         return [_of_image(e) for e in _entries.image_entries(image if several else [image], limits)], several
@@ -78,9 +80,7 @@ def requests(
     limits: Limits,
 ) -> Iterator[search_pb2.SearchRequest]:
     """The queries in as few messages as the server's limits allow, at least one."""
-    for name in ("k", "group_size"):
-        if options.get(name, 1) < 1:  # type: ignore[operator]
-            raise InvalidArgument(f"{name} is at least 1, not {options.get(name)}", "ARGUMENT_INVALID")
+    _check(options)
     views, weight = _known("views", options.get("views", ""), _VIEWS)
     rerank = _known("rerank", options.get("rerank", ""), _RERANKS)
     most = max(1, limits.max_images_per_message // weight)
@@ -93,6 +93,22 @@ def requests(
             queries=_sendable(chunk),
             **default | {**options, "views": views, "rerank": rerank},
         )
+
+
+def _check(options: SearchOptions) -> None:
+    """Raises TypeError for what is no option, and InvalidArgument for values that none can have."""
+    value: Any
+    for name, value in options.items():
+        if name not in SearchOptions.__annotations__:
+            known = ", ".join(SearchOptions.__annotations__)
+            raise TypeError(f"a search has no option {name!r}; it has {known}")
+        if name in ("k", "group_size") and isinstance(value, int) and value < 1:
+            raise InvalidArgument(f"{name} is at least 1, not {value}", "ARGUMENT_INVALID")
+        if name not in ("views", "rerank"):
+            try:
+                search_pb2.SearchRequest(**{name: value})
+            except (TypeError, ValueError):
+                raise InvalidArgument(f"{name} cannot be {value!r}", "ARGUMENT_INVALID") from None
 
 
 def _known(name: str, value: str, values: Mapping[str, T]) -> T:

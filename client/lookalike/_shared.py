@@ -71,9 +71,10 @@ def channel_options() -> list[tuple[str, Any]]:
 
 def checked_target(target: str) -> str:
     """`target` when it can be one. Raises InvalidArgument for a host without a port."""
-    host, colon, port = target.rpartition(":")
-    if target.startswith(("unix:", "dns:", "ipv4:", "ipv6:")) or (host and colon and port.isdecimal()):
-        return target
+    if isinstance(target, str):
+        host, colon, port = target.rpartition(":")
+        if target.startswith(("unix:", "dns:", "ipv4:", "ipv6:")) or (host and colon and port.isdecimal()):
+            return target
     raise errors.InvalidArgument(
         f"{target!r} is no address of a server: give host:port, as 'localhost:50051', or 'unix:/path'",
         "ADDRESS_INVALID",
@@ -120,12 +121,19 @@ def error_from_status(status: status_pb2.Status, source: str = "") -> LookalikeE
     info = error_info(status)
     message = status.message
     if source:  # which says more than the place in a message that the caller never saw
-        message = f"{source}: {message.removeprefix(info.metadata['field'] + ': ')}"
+        message = _about(source, info.metadata["field"], message)
     error = error_class(_code_name(status.code))(message, info.reason, info.metadata)
     retry = error_details_pb2.RetryInfo()
     if any(detail.Unpack(retry) for detail in status.details):
         error.retry_after = retry.retry_delay.ToNanoseconds() / 1e9
     return error
+
+
+def _about(source: str, field: str, message: str) -> str:
+    """The message, with the source in the place of the field where it begins with that."""
+    if field and message.startswith(f"{field} "):
+        return source + message.removeprefix(field)
+    return f"{source}: {message.removeprefix(field + ': ')}"
 
 
 def error_info(status: status_pb2.Status) -> error_details_pb2.ErrorInfo:

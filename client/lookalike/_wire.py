@@ -33,9 +33,11 @@ def matrix(tensor: types_pb2.Tensor) -> NDArray[np.float32]:
 def descriptor_to_wire(descriptor: object) -> types_pb2.Tensor:
     """One descriptor [d] of any numeric type. Raises InvalidArgument when it is not a vector of numbers."""
     try:
-        vector = np.asarray(descriptor, dtype="<f4")
+        with np.errstate(over="ignore"):  # infinity is refused like NaN
+            given = np.asarray(descriptor)
+            vector = np.empty(0, "<f4") if np.iscomplexobj(given) else given.astype("<f4", copy=False)
     except (TypeError, ValueError):
-        vector = np.empty((0, 0), "<f4")
+        vector = np.empty(0, "<f4")
     if vector.ndim != 1 or not vector.size:
         raise InvalidArgument("a descriptor is a vector of numbers, [dimension]", "DESCRIPTOR_INVALID")
     return types_pb2.Tensor(dtype=types_pb2.DATA_TYPE_FLOAT32, shape=vector.shape, data=vector.tobytes())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,13 +131,36 @@ def _check(schema: Any, info: CollectionInfo, path: str | os.PathLike[str]) -> N
 
 def _rows(
     file: Any, columns: list[str], dimension: int, path: str | os.PathLike[str]
-) -> Iterator[tuple[str, Any, dict[str, Any] | None]]:
+) -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
     for batch in file.iter_batches(_ROWS, columns=columns):
         for row in batch.to_pylist():
+            if row["id"] is None:
+                raise InvalidArgument(f"{path}: a row has no id", "PARQUET_INVALID")
+            of = f"of {row['id']!r}"
+            vector = _descriptor(row, dimension, f"{path}: the descriptor {of}")
+            yield str(row["id"]), vector, _attributes(row, f"{path}: the attributes {of}")
+
+
+def _descriptor(row: dict[str, Any], dimension: int, what: str) -> Any:
+    try:
+        with np.errstate(over="ignore"):  # infinity is refused like NaN
             vector = np.asarray(row["descriptor"], np.float32)
-            if vector.shape != (dimension,):
-                raise InvalidArgument(
-                    f"{path}: the descriptor of {row['id']!r} has {vector.size} elements, not {dimension}",
-                    "DESCRIPTOR_INVALID",
-                )
-            yield str(row["id"]), vector, json.loads(row.get("attributes") or "{}")
+    except (TypeError, ValueError):
+        vector = np.empty((), np.float32)
+    if vector.ndim != 1:
+        raise InvalidArgument(f"{what} is no list of numbers", "DESCRIPTOR_INVALID")
+    if len(vector) != dimension:
+        raise InvalidArgument(f"{what} has {len(vector)} elements, not {dimension}", "DESCRIPTOR_INVALID")
+    return vector
+
+
+def _attributes(row: dict[str, Any], what: str) -> Mapping[str, Any]:
+    """From JSON, as an export has them, or from a struct."""
+    told = row.get("attributes") or {}
+    try:
+        value = json.loads(told) if isinstance(told, str) else told
+    except ValueError as error:
+        raise InvalidArgument(f"{what} are no JSON: {error}", "ATTRIBUTES_INVALID") from None
+    if not isinstance(value, Mapping):
+        raise InvalidArgument(f"{what} are no JSON object: {told!r}", "ATTRIBUTES_INVALID")
+    return value

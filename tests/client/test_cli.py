@@ -293,6 +293,7 @@ def test_a_collection_is_not_deleted_without_a_yes(
     server.collections["shop"] = {}
     monkeypatch.setattr("click.termui.visible_prompt_func", lambda _: "n")
     assert shell("collections", "delete", "shop") == 130
+    assert "stopped; nothing was deleted; --yes does not ask" in shell.err
     assert "shop" in server.collections
 
 
@@ -308,7 +309,8 @@ def test_a_collection_is_not_deleted_without_a_yes(
         (["duplicates", "album", "--threshold", "2"], "not in the range"),
         (["index", "album", "-c", "Shop", "--data", "d"], "--data is the folder of an engine"),
         (["search", "album/cat.jpg", "-c", "shops"], "Did you mean 'shop'?"),
-        (["search", "nowhere.jpg", "-c", "shop"], "there is no file 'nowhere.jpg'"),
+        (["search", "nowhere.jpg", "-c", "shop"], "'nowhere.jpg' is no file"),
+        (["search", "album", "-c", "shop"], "'album' is a folder; give one photo"),
         (["search", "-c", "shop"], "give one of IMAGE, --id and --vector"),
         (["search", "--vector", "album/cat.jpg", "-c", "shop"], "is no .npy file"),
         (["search", "--vector", "matrix.npy", "-c", "shop"], "holds (2, 8); a search takes one vector"),

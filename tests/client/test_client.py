@@ -6,6 +6,7 @@ import threading
 import time
 from pathlib import Path
 from threading import Timer
+from typing import Any
 
 import grpc
 import numpy as np
@@ -127,8 +128,8 @@ def test_nobody_listening_says_how_to_start_a_server() -> None:
         client.info()
 
 
-@pytest.mark.parametrize("target", ["", "localhost", ":50051", "localhost:port"])
-def test_a_target_that_is_no_address_is_refused(target: str) -> None:
+@pytest.mark.parametrize("target", ["", "localhost", ":50051", "localhost:port", None, 50051])
+def test_a_target_that_is_no_address_is_refused(target: Any) -> None:
     with pytest.raises(errors.InvalidArgument, match="give host:port"):
         Client(target)
 

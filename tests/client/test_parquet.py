@@ -50,10 +50,29 @@ def test_files_that_do_not_fit_are_refused(client: Client, tmp_path: Path) -> No
     pq.write_table(pa.table(rows).replace_schema_metadata({"lookalike.space": "another"}), file)
     with pytest.raises(FailedPrecondition, match="of space another"):
         import_parquet(shop, file)
+    good = {"id": ["a"], "descriptor": [[1.0] * shop.info().space.dimension]}
+    for wrong, told in [
+        ({"descriptor": ["hello"]}, "the descriptor of 'a' is no list of numbers"),
+        ({"descriptor": pa.array([None], pa.list_(pa.float32()))}, "the descriptor of 'a' is no list"),
+        ({"attributes": ["{"]}, "the attributes of 'a' are no JSON: Expecting"),
+        ({"attributes": [3]}, "the attributes of 'a' are no JSON object: 3"),
+        ({"id": pa.array([None], pa.string())}, "a row has no id"),
+    ]:
+        pq.write_table(pa.table(good | wrong), file)
+        with pytest.raises(InvalidArgument, match=told):
+            import_parquet(shop, file)
     file.write_bytes(b"no table")
     with pytest.raises(InvalidArgument, match="no Parquet file"):
         import_parquet(shop, file)
     assert shop.info().item_count == 0
+
+
+def test_attributes_may_be_a_struct(client: Client, tmp_path: Path) -> None:
+    shop, file = client.create_collection("shop"), tmp_path / "file.parquet"
+    descriptor = [1.0] * shop.info().space.dimension
+    pq.write_table(pa.table({"id": [7], "descriptor": [descriptor], "attributes": [{"price": 3}]}), file)
+    assert import_parquet(shop, file).added == 1
+    assert shop.get("7").attributes == {"price": 3}
 
 
 def test_the_command_line_exports_and_imports(
@@ -66,3 +85,7 @@ def test_the_command_line_exports_and_imports(
     assert run(["collections", "import", str(tmp_path / "nothing"), "again", *place]) == 2
     assert [item.id for item in client.collection("again").items()] == ["a"]
     assert "1 item written to again" in capsys.readouterr().err
+    nowhere = str(tmp_path / "no" / "where")
+    for command in ("export", "backup"):
+        assert run(["collections", command, "shop", nowhere, *place]) == 2
+        assert "there is no folder" in capsys.readouterr().err

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 from lookalike import AsyncClient, Client
 from lookalike.aio import AsyncCollection
@@ -74,5 +75,25 @@ def test_what_the_server_does_not_take_is_refused_by_both(tmp_path: Path) -> Non
             await asyncio.to_thread(shop.search, vector=QUERY, range=True)
         with pytest.raises(InvalidArgument, match="group_size is at least 1"):
             await other.search(vector=QUERY, group_by="brand", group_size=0)
+        for option, value in {"k": 2**40, "min_score": "high", "where": 3, "min_sequence": -1}.items():
+            with pytest.raises(InvalidArgument, match=f"{option} cannot be "):
+                await other.search(vector=QUERY, **{option: value})  # type: ignore[misc]
+        with pytest.raises(TypeError, match="no option 'top_k'; it has k, min_score"):
+            await other.search(vector=QUERY, top_k=3)  # type: ignore[call-arg]
+
+    with_both(tmp_path, test)
+
+
+def test_queries_that_are_none_are_refused_in_words(tmp_path: Path) -> None:
+    async def test(shop: Collection, other: AsyncCollection) -> None:
+        for vector, told in [
+            ([1.0, 2.0], r"^vectors\[0\] has shape \[2\]; collection 'shop' takes \[4\]"),
+            ([1e300, 0, 0, 0], r"^vectors\[0\]: The descriptor holds NaN or infinity"),
+            (np.ones(4, complex), "^a descriptor is a vector of numbers"),
+        ]:
+            with pytest.raises(InvalidArgument, match=told):
+                await other.search(vector=vector)
+        with pytest.raises(InvalidArgument, match="give a descriptor as vector="):
+            await asyncio.to_thread(shop.search, np.ones(4, np.float32))
 
     with_both(tmp_path, test)

@@ -10,7 +10,7 @@ import click
 
 from lookalike.cli.connection import connect, place_options
 from lookalike.cli.meter import meter
-from lookalike.cli.output import interruptible, plural, print_json, print_table, say, shown
+from lookalike.cli.output import check_place, interruptible, plural, print_json, print_table, say, shown
 
 if TYPE_CHECKING:
     from lookalike import Client, Collection
@@ -102,8 +102,7 @@ def command(
         return
     if pairs is not None and normalize:
         raise click.UsageError("labelled pairs have no queries whose scores could be normalised")
-    if not output.absolute().parent.is_dir():
-        raise click.UsageError(f"there is no folder {shown(output.absolute().parent)!r} to write to")
+    check_place(output)
     with connect(**place) as client, interruptible("nothing was kept"):
         collection = client.collection(name)
         if background is not None:

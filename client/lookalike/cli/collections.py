@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from lookalike.cli.connection import connect, place_options
-from lookalike.cli.output import interruptible, list_failures, plural, print_json, print_table, say
+from lookalike.cli.output import (
+    Interrupted,
+    check_place,
+    interruptible,
+    list_failures,
+    plural,
+    print_json,
+    print_table,
+    say,
+)
 
 if TYPE_CHECKING:
     from lookalike.records import IndexInfo
@@ -85,9 +94,16 @@ def delete(name: str, yes: bool, server: str | None, data: Path | None) -> None:
     with connect(server, data) as client:
         count = client.collection(name).info().item_count
         if not yes:
-            click.confirm(f"Delete {name} with {count:,} items?", abort=True, err=True)
+            _ask(f"Delete {name} with {count:,} items?")
         client.delete_collection(name)
     say(f"deleted {name}")
+
+
+def _ask(question: str) -> None:
+    try:
+        click.confirm(question, abort=True, err=True)
+    except click.Abort:  # no, Ctrl-C, or nobody there to ask
+        raise Interrupted("nothing was deleted; --yes does not ask") from None
 
 
 @command.command("verify")
@@ -114,6 +130,7 @@ def verify(name: str, as_json: bool, server: str | None, data: Path | None) -> i
 @place_options
 def backup(name: str, file: Path, server: str | None, data: Path | None) -> None:
     """Copies a collection to FILE, as it is now. Others may go on writing to it."""
+    check_place(file)
     with connect(server, data) as client, interruptible("no file was written"):
         sequence = client.collection(name).backup(file)
     say(f"{name} up to write {sequence} is in {file}, {file.stat().st_size / 1e6:,.1f} MB")
@@ -141,6 +158,7 @@ def export(name: str, file: Path, where: str, server: str | None, data: Path | N
     """Writes ids, attributes and descriptors to FILE, in Parquet."""
     from lookalike.parquet import export_parquet
 
+    check_place(file)
     with connect(server, data) as client, interruptible("no file was written"):
         count = export_parquet(client.collection(name), file, where)
     say(f"{plural(count, 'item')} of {name} in {file}")
@@ -159,7 +177,7 @@ def import_(file: Path, name: str, server: str | None, data: Path | None) -> int
     with connect(server, data) as client, interruptible("what was written stays"):
         shelf = client.create_collection(name, recipe_of(file), exist_ok=True)
         report = import_parquet(shelf, file)
-    list_failures(report.failed, "could not be written")
+    list_failures([replace(one, source=one.id) for one in report.failed], "could not be written", "item")
     say(f"{plural(report.added, 'item')} written to {name}")
     return 1 if report.failed else 0
 

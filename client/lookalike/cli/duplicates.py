@@ -14,7 +14,7 @@ import click
 
 from lookalike.cli.connection import connect, place_options
 from lookalike.cli.meter import meter
-from lookalike.cli.output import interruptible, list_failures, plural, say, shown, size
+from lookalike.cli.output import check_place, interruptible, list_failures, plural, say, shown, size
 from lookalike.cli.plan import plan_options
 
 if TYPE_CHECKING:
@@ -115,8 +115,8 @@ def command(
     if threshold is not None and precision is not None:
         raise click.UsageError("--precision stands in place of --threshold: give one of the two")
     for file in (output, csv_file, parquet_file):
-        if file is not None and not file.absolute().parent.is_dir():
-            raise click.UsageError(f"there is no folder {str(file.parent)!r} to write {file.name!r} into")
+        if file is not None:
+            check_place(file)
     wish = Wish(folders, against, recipe, threshold, precision, policy, new_only)
     found = find(wish)
     machine = platform.node() if server else ""  # two machines may have folders of the same name

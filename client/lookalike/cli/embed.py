@@ -16,6 +16,7 @@ import click
 from lookalike.cli.connection import connect, place_options
 from lookalike.cli.meter import meter
 from lookalike.cli.output import (
+    check_place,
     failures_json,
     interruptible,
     list_failures,
@@ -102,8 +103,7 @@ def _writer(output: Path) -> Write:
     writers = {".npy": _write_npy, ".npz": _write_npz}
     if output.suffix not in writers:
         raise click.UsageError(f"-o takes a file that ends in .npy or .npz, not {output.name!r}")
-    if not output.absolute().parent.is_dir():
-        raise click.UsageError(f"there is no folder {str(output.parent)!r} to write {output.name!r} into")
+    check_place(output)
     return lambda paths, rows: writers[output.suffix](output, paths, rows)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from lookalike.cli.output import say, shown
+from lookalike.cli.output import check_place, say, shown
 
 
 @click.group("faces", short_help="Fetch the weights for faces.")
@@ -33,8 +33,7 @@ def fetch(output: Path, archives: Path | None) -> None:
     Neither package is installed; each file is checked by its SHA-256. The setting `face_weights` names it.
     """
     packing = _packing()
-    if not output.absolute().parent.is_dir():
-        raise click.UsageError(f"there is no folder {shown(output.absolute().parent)!r} to write to")
+    check_place(output)
     with tempfile.TemporaryDirectory() as folder:
         place = archives or Path(folder)
         if archives is None:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from lookalike.cli.meter import meter
-from lookalike.cli.output import interruptible, list_failures, plural, print_json, say, shown
+from lookalike.cli.output import check_place, interruptible, list_failures, plural, print_json, say, shown
 from lookalike.records import Failure
 
 
@@ -51,8 +51,7 @@ def command(
     from lookalike.cli.photos import find_photos
 
     found = find_photos([images])
-    if not output.absolute().parent.is_dir():
-        raise click.UsageError(f"there is no folder {shown(output.absolute().parent)!r} to write to")
+    check_place(output)
     fit = _fit(recipe, [photo.path for photo in found.photos], copies, dimension, seed, output)
     unreadable = [Failure(str(path), "", "IMAGE_INVALID", why) for path, why in fit.unreadable.items()]
     list_failures([*found.unreadable, *unreadable])

@@ -38,14 +38,21 @@ def fail(message: str, status: int) -> int:
     return status
 
 
+def check_place(file: Path) -> None:
+    """Raises UsageError when there is no folder to write the file into."""
+    if not file.absolute().parent.is_dir():
+        folder, name = shown(file.parent), shown(file.name)
+        raise click.UsageError(f"there is no folder {folder!r} to write {name!r} into")
+
+
 def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2))
 
 
-def list_failures(failures: Sequence[Failure], what: str = "could not be read") -> None:
+def list_failures(failures: Sequence[Failure], what: str = "could not be read", noun: str = "photo") -> None:
     """The pictures that came to nothing, at the end of a command."""
     if failures:
-        say(f"{plural(len(failures), 'photo')} {what}:")
+        say(f"{plural(len(failures), noun)} {what}:")
         for failure in failures:
             say(f"  {shown(failure.source)}: {failure.message}")
 

@@ -66,7 +66,8 @@ def command(
         raise click.UsageError("give one of IMAGE, --id and --vector")
     row = None if vector is None else _read_vector(vector)
     if image is not None and not image.is_file():
-        raise click.UsageError(f"there is no file {str(image)!r}")
+        what = "is a folder; give one photo" if image.is_dir() else "is no file"
+        raise click.UsageError(f"{shown(image)!r} {what}")
     with connect(server, data) as client:
         shelf = client.collection(collection)
         hits = shelf.search(
@@ -101,8 +102,8 @@ def _read_vector(path: Path) -> Any:
         vector = np.load(path, allow_pickle=False)
     except FileNotFoundError:
         raise click.UsageError(f"there is no file {str(path)!r}") from None
-    except (OSError, ValueError) as error:
-        raise click.UsageError(f"{path} is no .npy file: {error}") from None
+    except (OSError, ValueError):
+        raise click.UsageError(f"{path} is no .npy file of numbers") from None
     if not isinstance(vector, np.ndarray) or vector.squeeze().ndim != 1:
         shape = getattr(vector, "shape", "an archive")
         raise click.UsageError(f"{path} holds {shape}; a search takes one vector, [dimension]")
