@@ -86,7 +86,7 @@ def estimated(index: Any, count: int) -> int:
     if refined(index):
         return estimated(inner, count) + count * int(index.refine_index.sa_code_size())
     if inner is not None:
-        return estimated(inner, count) + sum(4 * one.d_in * one.d_out for one in transforms(index))
+        return estimated(inner, count) + sum(4 * int(one.d_in * one.d_out) for one in transforms(index))
     if isinstance(index, faiss.IndexHNSW):
         graph: Any = index.hnsw
         links = 4 * (graph.nb_neighbors(0) + graph.nb_neighbors(1) / 15) + 12

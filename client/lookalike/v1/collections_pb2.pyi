@@ -91,10 +91,10 @@ class IndexSettings(google.protobuf.message.Message):
     TARGET_RECALL_FIELD_NUMBER: builtins.int
     STORAGE_FIELD_NUMBER: builtins.int
     kind: builtins.str
-    """"auto", which empty means: an exact scan below 50,000 items, then HNSW16,
-    from a million items on IVF. "exact": always a scan. Or a factory string of
-    FAISS, used from 25,000 items on: graphs (HNSW32,SQ8), lists
-    (IVF4096,PQ64x4fs) or flat codes (SQ8).
+    """"auto", which empty means: an exact scan below 50,000 items, then lists, or
+    where those do not reach the target a graph. "exact": always a scan. Or a
+    factory string of FAISS: graphs (HNSW32,SQ8), lists (IVF4096,PQ64x4fs) or
+    flat codes (SQ8), also with PCA, OPQ or RR before and Refine(..) behind.
     """
     target_recall: builtins.float
     """Share of the ten nearest that searches should find, 0.5 to 1; 0 means 0.98.
@@ -103,7 +103,8 @@ class IndexSettings(google.protobuf.message.Message):
     """
     storage: builtins.str
     """How "auto" stores descriptors in an index: "fp16", which empty means,
-    "int8", or "pq". Hits are scored from full descriptors in any case.
+    "int8", or "pq", short codes alone. Hits are scored from full descriptors
+    in any case.
     """
     def __init__(
         self,
