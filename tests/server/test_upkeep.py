@@ -188,6 +188,30 @@ def test_the_command_line_verifies_copies_and_restores(
     assert "is there already" in err
 
 
+def test_a_damaged_collection_can_be_deleted_and_its_backup_put_in_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, file = tmp_path / "data", tmp_path / "hats.backup"
+    with Catalog(data) as catalog:
+        catalog.create("hats", SPACE)
+    shutil.copy(data / "hats" / "store.db", file)
+    (data / "hats" / "store.db").write_bytes(b"no database")
+
+    def talk(target: str) -> None:
+        place = ("--server", target)
+        assert run(["collections", "restore", str(file), "hats", *place]) == 2
+        monkeypatch.setattr("click.termui.visible_prompt_func", lambda question: "n")
+        assert run(["collections", "delete", "hats", *place]) == 130
+        assert "is damaged: not a database" in capsys.readouterr().err
+        assert run(["collections", "delete", "hats", "--yes", *place]) == 0
+        assert run(["collections", "restore", str(file), "hats", *place]) == 0
+
+    async def test(wire: Wire) -> None:
+        await wire.in_thread(talk, wire.target)
+
+    run_over_wire(data, test)
+
+
 def spoil(file: Path, how: str) -> None:
     size = file.stat().st_size
     if how == "cut":

@@ -19,8 +19,10 @@ from lookalike.cli.output import (
     print_table,
     say,
 )
+from lookalike.errors import DataLoss, FailedPrecondition
 
 if TYPE_CHECKING:
+    from lookalike import Client
     from lookalike.records import IndexInfo
 
 
@@ -92,11 +94,19 @@ def attributes(
 def delete(name: str, yes: bool, server: str | None, data: Path | None) -> None:
     """Deletes a collection and all its items, for good. The photos themselves are not touched."""
     with connect(server, data) as client:
-        count = client.collection(name).info().item_count
         if not yes:
-            _ask(f"Delete {name} with {count:,} items?")
+            _ask(f"Delete {_described(client, name)}?")
         client.delete_collection(name)
     say(f"deleted {name}")
+
+
+def _described(client: Client, name: str) -> str:
+    """A collection that cannot be read can still be deleted, to make room for its backup."""
+    try:
+        return f"{name} with {client.collection(name).info().item_count:,} items"
+    except (DataLoss, FailedPrecondition) as error:
+        say(error.message)
+        return f"{name}, which cannot be read"
 
 
 def _ask(question: str) -> None:
