@@ -66,7 +66,7 @@ def collection_of(catalog: Catalog, items: np.ndarray, kind: str) -> Collection:
         print(f"{len(items)} items of {dimension} dimensions, written at {rate:.0f}/s", flush=True)
     shop = catalog.get(NAME)
     if kind == "auto" and shop.count < EXACT_BELOW:  # few are scanned unless one asks for more
-        kind = "HNSW16,SQfp16"
+        kind = IndexSettings().factory(EXACT_BELOW, shop.space.dimension, rows=shop.count)
     shop.configure_index(IndexSettings(kind))
     seconds = settled(shop)
     status = shop.index_status()

@@ -78,27 +78,31 @@ class Approximate:
         """
         faiss.omp_set_num_threads(1)
         faiss.cvar.distance_compute_blas_threshold = _PRODUCT
-        count = self.most(k, spare)
-        options = self._unfiltered
-        if wanted is not None:  # part of what is met on the way does not count
-            further = 2 + round(1.5 * len(self.keys) / max(1, len(wanted)))
-            width = further * max(self._least_filtered, self.effort.width)
-            options = parameters(self.index, replace(self.effort, width=width), self._selection(wanted))
-        _, rows = self.index.search(queries, count, params=options)
+        effort, options = self.effort, self._unfiltered
+        if wanted is not None:
+            effort = self._further(len(wanted))
+            options = parameters(self.index, effort, self._selection(wanted))
+        _, rows = self.index.search(queries, self.most(k, spare, effort), params=options)
         return self._expanded(rows)
 
     @cached_property
     def _unfiltered(self) -> Any:
         return parameters(self.index, self.effort)
 
-    def most(self, k: int, spare: int = 0) -> int:
+    def most(self, k: int, spare: int = 0, effort: Effort | None = None) -> int:
         """How many rows are proposed for k hits."""
-        wanted = k + _ROUNDED if refined(self.index) else k * self.effort.refine
-        return min(wanted + spare, int(self.index.ntotal))
+        needed = k + _ROUNDED if refined(self.index) else k * (effort or self.effort).refine
+        return min(needed + spare, int(self.index.ntotal))
 
-    @cached_property
-    def _least_filtered(self) -> int:
-        return _LEAST_FILTERED if isinstance(core(self.index), faiss.IndexHNSW) else 1
+    def _further(self, wanted: int) -> Effort:
+        """The effort where only so many keys count: part of what is met on the way does not."""
+        share = max(1, wanted) / len(self.keys)
+        if isinstance(core(self.index), faiss.IndexHNSW):
+            return replace(
+                self.effort, width=(2 + round(1.5 / share)) * max(_LEAST_FILTERED, self.effort.width)
+            )
+        # What fits lies further away, where more is about as far: codes tell it apart less well.
+        return Effort(round((2 + 0.3 / share) * self.effort.width), 3 * self.effort.refine)
 
     def _expanded(self, rows: NDArray[np.int64]) -> Keys:
         """The keys that the rows [q, m] stand for; -1 for those of -1."""
