@@ -31,11 +31,11 @@ from lookalike_server.assembly import (
     add_services,
     make_engine,
     served_recipes,
-    share_of_threads,
 )
 from lookalike_server.catalog import Catalog
 from lookalike_server.config import Settings
 from lookalike_server.device import set_threads, tune_allocator
+from lookalike_server.devices import share_of_threads
 from lookalike_server.engine import Engine
 from lookalike_server.errors import ConfigInvalid, InternalError
 from lookalike_server.fronts.server import FrontEnds
@@ -50,7 +50,7 @@ __all__ = ["SERVICES", "Again", "EmbeddedServer", "Stop", "run", "serve"]
 
 # What a server that only its own program can reach leaves out, whatever the environment says.
 _LEFT_OUT = ("tls_certificate", "tls_key", "tls_client_ca", "token_file", "metrics_address", "admin_address")
-_PRIVATE = {**dict.fromkeys(_LEFT_OUT), "front_ends": 0}
+_PRIVATE = {**dict.fromkeys(_LEFT_OUT), "front_ends": 0, "model_process": False}
 
 # What a call may need to send its last message once nothing else is left to do.
 _PARTING_SECONDS = 0.5

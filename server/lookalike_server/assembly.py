@@ -21,8 +21,7 @@ from lookalike_extractor.recipe import RECIPES, Recipe, Tap, face_recipe
 
 from lookalike_server.catalog import Catalog
 from lookalike_server.config import RecipeTable, Settings
-from lookalike_server.device import Threads, device_names, threads
-from lookalike_server.devices import load_devices
+from lookalike_server.devices import load_devices, share_of_threads
 from lookalike_server.engine import Engine
 from lookalike_server.errors import ConfigInvalid
 from lookalike_server.readiness import Health as EngineHealth
@@ -86,11 +85,6 @@ def make_engine(settings: Settings, recipes: Mapping[str, Recipe]) -> Engine:
         canary_seconds=settings.canary_seconds,
         stall_seconds=settings.stall_seconds,
     )
-
-
-def share_of_threads(settings: Settings) -> Threads:
-    """Raises ConfigInvalid when a device is not there."""
-    return threads(device_names(settings.device)[0], settings.replicas)
 
 
 class Health:

@@ -1,4 +1,4 @@
-"""Processes of a server's own: front-ends (fronts) and processes of models (apart)."""
+"""Processes of a server's own: front-ends (fronts) and models (apart)."""
 
 from __future__ import annotations
 

@@ -80,6 +80,8 @@ class Settings(_Table):
         "openvino-bf16",
     ] = "auto"
     """What the models run in. "auto" tries what is there for a few seconds; "eager" is torch in float32."""
+    model_process: bool = True
+    """Models on the CPU compute in a process of their own, which is faster; each replica has one."""
     served_recipes: Annotated[tuple[str, ...], BeforeValidator(_split)] = ()
     """Names of the recipes to compute, the default one first. Empty: the built-in ones, then `recipes`."""
     face_weights: Path | None = None

@@ -78,13 +78,13 @@ class Threads(NamedTuple):
 def threads(device: str, replicas: int = 1) -> Threads:
     """How the cores are shared: a model on the CPU takes nearly all of the time, one on a GPU next to none.
 
-    Two cores or fewer are not divided: decoding is a tenth of the work and takes its turn. A model on the CPU
-    has two threads at least: with one, oneDNN takes other kernels for small batches, with other last bits.
+    Two cores or fewer are not divided: decoding is a tenth of the work, and takes its turn. A model on the
+    CPU has two threads at least: oneDNN's kernels for one thread give small batches other last bits.
     """
     count = cores()
     if device != "cpu":
         return Threads(torch=1, decode=count)
-    decode = max(1, count // 4)
+    decode = count if count <= 2 else max(1, count // 4)
     model = count if count <= 2 else count - decode
     return Threads(torch=max(2, model // replicas), decode=decode)
 
@@ -169,6 +169,9 @@ class Device:
         except Exception:
             return False
         return True
+
+    def give_up(self) -> None:
+        """What hangs in a thread of this process cannot be ended."""
 
     def begin(self, model: int, pixels: Sequence[Pixels]) -> InFlight:
         """Begins with a batch, as `run`, whose result is asked for later; here it is computed at once."""

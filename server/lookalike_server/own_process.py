@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 # Looks at what is waited for, some ten microseconds. See docs/serving.md for what it was chosen by.
 _SPINS = 10_000
@@ -17,3 +18,13 @@ def before_torch() -> None:
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", str(_SPINS))
+
+
+def environment_apart(*, torch_only: bool) -> Mapping[str, str]:
+    """The environment for a process that does nothing but compute.
+
+    Where all of that is torch, its threads may wait busily for as long as they do by default: nobody else
+    wants their cores. OpenVINO does, for threads of its own.
+    """
+    ours = {"GOMP_SPINCOUNT"} if os.environ.get("GOMP_SPINCOUNT") == str(_SPINS) else set()
+    return {name: value for name, value in os.environ.items() if not (torch_only and name in ours)}

@@ -84,7 +84,8 @@ class Replica:
         self.trouble = Trouble()
         self._flights = Flights()
         self.taker = Taker(number, lambda: rests(self))
-        self._device, self._line, self._ended, self._failed = device, line, ended, failed
+        self._line, self._ended, self._failed = line, ended, failed
+        self._at_once, self._cold = device.at_once, [device]
         self._stage = Stage(f"device-{number}", self._turn, self._thrown)
         self._warm: Callable[[BaseException | None], object] | None = None
 
@@ -131,7 +132,7 @@ class Replica:
         elif not self._flights:
             return False
         flying = len(self._flights)
-        if flying and (batch is None or flying >= self._device.at_once):
+        if flying and (batch is None or flying >= self._at_once):
             self._finish(self._flights.first)
         stage.hand = self._flights.jobs
         return True
@@ -140,7 +141,8 @@ class Replica:
         warm, self._warm = self._warm, None
         assert warm is not None  # this is the first turn
         try:
-            for model, tried in zip(self._models, self._device.warm_up(), strict=False):
+            # Its models know their device: one that is served no more is not kept by its replica.
+            for model, tried in zip(self._models, self._cold.pop().warm_up(), strict=False):
                 model.learn(tried)
         except BaseException as error:
             warm(error)
@@ -200,7 +202,7 @@ class Replica:
 
     def _blame(self, batch: Batch, error: BaseException) -> None:
         batch.error = internal(error)
-        if not self._device.usable():
+        if not batch.model.usable(self.number):
             self.trouble.lost = "its device refuses all further work"
             self._line.look_again()
 

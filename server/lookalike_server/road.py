@@ -219,11 +219,13 @@ class Road:
         expected = batch.model.cost.seconds(len(batch.jobs))
         return max(self._stall_seconds, _TIMES_EXPECTED * expected)
 
-    def _give_up(self, replica: Replica, running: Iterable[Batch], late: float) -> None:
+    def _give_up(self, replica: Replica, running: Sequence[Batch], late: float) -> None:
         """Answers all who wait for the replica, and where it is the last one all who wait for any.
 
         Should it come back, what it then says is not listened to.
         """
+        for batch in running:
+            batch.model.give_up(replica.number)
         replica.set_silent(f"the device has been silent for {late:.0f} s")
         self._readiness.tell()
         waiting = [job for batch in running for job in (*batch.jobs, *batch.dropped)]

@@ -25,10 +25,12 @@ _TRIAL_WEIGHT = 1.0
 
 
 class Described(Protocol):
-    """What the engine needs to know of a model (lookalike_extractor.DescriptorModel)."""
+    """What the engine needs to know of a model (lookalike_extractor.DescriptorModel, apart.orders.Shown)."""
 
-    spaces: dict[str, Space]
-    preprocessing: Preprocessing
+    @property
+    def spaces(self) -> Mapping[str, Space]: ...
+    @property
+    def preprocessing(self) -> Preprocessing: ...
 
 
 class InFlight(Protocol):
@@ -46,7 +48,7 @@ class InFlight(Protocol):
 
 
 class Runner(Protocol):
-    """What the engine needs of a device (device.Device)."""
+    """What the engine needs of a device (device.Device, apart.device.ApartDevice)."""
 
     @property
     def name(self) -> str: ...
@@ -58,6 +60,9 @@ class Runner(Protocol):
     def runtimes(self) -> Sequence[str]: ...
     def warm_up(self) -> Sequence[Sequence[tuple[int, float]]]: ...
     def usable(self) -> bool: ...
+    def give_up(self) -> None:
+        """Ends a batch that hangs, where that is possible. Any thread may call it."""
+
     def begin(self, model: int, pixels: Sequence[NDArray[np.uint8]]) -> InFlight: ...
 
 
@@ -91,6 +96,14 @@ class Model:
     def begin(self, replica: int, pixels: Sequence[NDArray[np.uint8]]) -> InFlight:
         """Begins to compute n images uint8 [h, w, 3] of its input size."""
         return self._devices[replica].begin(self._index, pixels)
+
+    def usable(self, replica: int) -> bool:
+        """Whether its device there still answers."""
+        return self._devices[replica].usable()
+
+    def give_up(self, replica: int) -> None:
+        """Ends the batch that its device there hangs at, where that is possible."""
+        self._devices[replica].give_up()
 
     def learn(self, tried: Sequence[tuple[int, float]]) -> None:
         """Takes note of sizes of batches, and the seconds they took."""
