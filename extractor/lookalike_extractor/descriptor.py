@@ -51,6 +51,7 @@ class DescriptorModel(nn.Module):
     Attributes:
         spaces: the embedding space of each recipe, by the recipe's name.
         preprocessing: how images must be decoded for it (images.decode).
+        pads_one: whether the backbone gets an image twice where it is the only one, on a CPU.
     """
 
     def __init__(self, backbone: Backbone, recipes: Sequence[Recipe]) -> None:
@@ -64,6 +65,7 @@ class DescriptorModel(nn.Module):
         mean, std = torch.tensor(self.preprocessing.mean), torch.tensor(self.preprocessing.std)
         self.scale = nn.Buffer((1 / (255 * std)).view(1, 3, 1, 1))
         self.shift = nn.Buffer((-mean / std).view(1, 3, 1, 1))
+        self.pads_one = True
         heads = nn.ModuleList(RecipeHead(recipe, _artifact(recipe, backbone)) for recipe in recipes)
         self.heads: Sequence[RecipeHead] = heads  # type: ignore[assignment]  # a ModuleList does not tell of what
         self.spaces = self._spaces(backbone.weights_digest)
@@ -79,10 +81,10 @@ class DescriptorModel(nn.Module):
         Returns:
             float32 [n, d] for each recipe, by name; rows of length 1.
         """
-        # oneDNN takes other kernels for a batch of one, whose results differ in the last bits.
         alone = len(pixels) == 1 and pixels.device.type == "cpu"
-        x = pixels.expand(2, -1, -1, -1) if alone else pixels
-        features = self.features(x)
+        features = self.features(_twice(pixels) if alone and self.pads_one else pixels)
+        if alone and not self.pads_one:
+            features = {node: _twice(maps) for node, maps in features.items()}
         described = {
             recipe.name: head(features) for recipe, head in zip(self.recipes, self.heads, strict=True)
         }
@@ -106,6 +108,11 @@ class DescriptorModel(nn.Module):
             )
             for recipe, head in zip(self.recipes, self.heads, strict=True)
         }
+
+
+def _twice(batch: Tensor) -> Tensor:
+    """[1, ...] -> [2, ...], the same again. For one by itself oneDNN takes kernels with other last bits."""
+    return torch.cat([batch, batch])
 
 
 def load_descriptor_models(recipes: Sequence[Recipe]) -> list[DescriptorModel]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import threading
 
-# On a CPU models pad a batch of one, so that it takes as long as two; on a GPU it takes hardly less.
+# Torch on a CPU pads a batch of one, so that it takes as long as two; on a GPU it takes hardly less.
 SMALLEST = 2
 # What each new batch leaves of what was learned before, of the shape and of the speed.
 _SHAPE_MEMORY, _SPEED_MEMORY = 0.98, 0.8

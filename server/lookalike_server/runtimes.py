@@ -147,15 +147,22 @@ def _in_runtime(eager: Trial, name: str, pixels: Tensor) -> Trial:
     model = copy.copy(eager.model)
     model._modules = eager.model._modules | {"extractor": optimized.module}
     suffix = f"-{optimized.precision}" if optimized.precision != "fp32" else ""
-    return _tried(f"{optimized.runtime}{suffix}", model, pixels, _described(eager.model, pixels))
+    name, expected = f"{optimized.runtime}{suffix}", _described(eager.model, pixels)
+    # Where one image by itself has the same bits, it takes half the time of two.
+    for model.pads_one in (False, True):
+        trial = _tried(name, model, pixels, expected)
+        if trial.steady:
+            break
+    return trial
 
 
 def _tried(name: str, model: DescriptorModel, pixels: Tensor, expected: Sequence[Tensor]) -> Trial:
     whole = _described(model, pixels)
+    parts = [slice(n) for n in range(2, len(pixels))] + [slice(n, n + 1) for n in range(len(pixels))]
     steady = all(
-        torch.equal(part, rows[:n])
-        for n in range(1, len(pixels))
-        for part, rows in zip(_described(model, pixels[:n]), whole, strict=True)
+        torch.equal(some, rows[part])
+        for part in parts
+        for some, rows in zip(_described(model, pixels[part]), whole, strict=True)
     )
     seconds = min(_seconds(model, pixels) for _ in range(_REPEATS))
     cosine = min(float((a * b).sum(1).nan_to_num(0).min()) for a, b in zip(whole, expected, strict=True))
