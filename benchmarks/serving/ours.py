@@ -9,16 +9,21 @@ import asyncio
 import ctypes
 import gc
 import json
+import os
 import sys
+from functools import partial
+from typing import Any
 
 import grpc
 from lookalike.v1 import embedding_pb2_grpc
+from lookalike_server.apart.device import ApartDevice
+from lookalike_server.apart.orders import Order
 from lookalike_server.config import Settings
 from lookalike_server.device import Threads, threads
 from lookalike_server.engine import Engine
 from lookalike_server.interceptors import CallInterceptor
 from lookalike_server.services.embedding import EmbeddingServicer
-from shared import MAX_BATCH, Work
+from shared import MAX_BATCH, Work, device_of, recipe_of
 
 
 class _Mallinfo(ctypes.Structure):
@@ -43,12 +48,19 @@ def allocated() -> int:
     return int(now.in_use + now.mapped)
 
 
+def _device(model: str) -> Any:
+    """As `lookalike serve` has it: a model on the CPU in a process of its own."""
+    where, runtime = os.environ.get("MODEL_DEVICE", "cpu"), os.environ.get("MODEL_RUNTIME", "eager")
+    if where != "cpu":
+        return Work(model).device
+    load, count = partial(device_of, model), int(os.environ.get("MODEL_THREADS", "2"))
+    return ApartDevice(Order(where, load, [runtime], MAX_BATCH, count))
+
+
 async def main(model: str, target: str) -> None:
-    work = Work(model)
-    decoders: Threads = threads(work.device.name)
-    engine = Engine(
-        {work.recipe.name: work.recipe}, work.device, max_batch=MAX_BATCH, decode_threads=decoders.decode
-    )
+    recipe, device = recipe_of(model), _device(model)
+    decoders: Threads = threads(device.name)
+    engine = Engine({recipe.name: recipe}, device, max_batch=MAX_BATCH, decode_threads=decoders.decode)
     await engine.start()
     size = ("grpc.max_receive_message_length", 64 << 20)
     server = grpc.aio.server(interceptors=[CallInterceptor()], options=[size])

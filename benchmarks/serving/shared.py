@@ -36,7 +36,7 @@ class Work:
 
         set_threads(int(os.environ.get("MODEL_THREADS", "2")))
         tune_allocator()
-        self.recipe, models = _models(name)
+        models = _models(name)
         where, runtime = os.environ.get("MODEL_DEVICE", "cpu"), os.environ.get("MODEL_RUNTIME", "eager")
         chosen = choose(models, runtime, where, MAX_BATCH)
         self.device = device_on(where, chosen)
@@ -53,13 +53,23 @@ class Work:
         return next(iter(self.device.run(0, pixels).values()))
 
 
-def _models(name: str) -> tuple[Any, list[Any]]:
+def device_of(name: str, wishes: Sequence[str]) -> Any:
+    """The device of that model, for a process of its own; what it runs in is told by the environment."""
+    return Work(name).device
+
+
+def recipe_of(name: str) -> Any:
     from lookalike_extractor.recipe import Recipe, Tap
 
+    tap = Tap("conv") if name == "tiny" else Tap(_LAST[name], "avg")
+    return Recipe(name, name, (tap,), None, None, None, 0.9)
+
+
+def _models(name: str) -> list[Any]:
     if name == "tiny":
         from serving import TinyModel
 
-        return Recipe("tiny", "tiny", (Tap("conv"),), None, None, None, 0.9), [TinyModel()]
+        return [TinyModel()]
     import torch
     from lookalike_extractor.backbones import default_preprocessing, load_backbone
     from lookalike_extractor.backbones.base import Backbone
@@ -71,8 +81,7 @@ def _models(name: str) -> tuple[Any, list[Any]]:
     else:  # weights do not change what a model costs, so that none need to be fetched
         torch.manual_seed(1)
         backbone = Backbone(name, get_model(name).eval(), default_preprocessing(name), "of no weights")
-    recipe = Recipe(name, name, (Tap(_LAST[name], "avg"),), None, None, None, 0.9)
-    return recipe, [DescriptorModel(backbone, [recipe])]
+    return [DescriptorModel(backbone, [recipe_of(name)])]
 
 
 def jpegs(count: int = 32) -> list[bytes]:
