@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .artifacts import Artifact, load_artifact
 from .backbones import Backbone, default_preprocessing, load_backbone
-from .errors import RecipeInvalid
+from .errors import BackboneUnknown, NodeUnknown, RecipeInvalid
 from .extraction import create_feature_extractor
 from .extractor import FeatureExtractor
 from .folding import fold_batch_norm
@@ -58,8 +58,7 @@ class DescriptorModel(nn.Module):
         super().__init__()
         self.recipes = _checked(backbone, recipes)
         self.preprocessing = preprocessing_of(recipes[0], backbone.preprocessing)
-        nodes = {tap.node: tap.node for recipe in recipes for tap in recipe.taps}
-        extractor = create_feature_extractor(backbone.module, return_nodes=nodes).eval()
+        extractor = _tapped(backbone, recipes)
         folded = fold_batch_norm(extractor) if isinstance(extractor, FeatureExtractor) else extractor
         self.extractor = folded.to(memory_format=torch.channels_last)
         mean, std = torch.tensor(self.preprocessing.mean), torch.tensor(self.preprocessing.std)
@@ -110,6 +109,17 @@ class DescriptorModel(nn.Module):
         }
 
 
+def _tapped(backbone: Backbone, recipes: Sequence[Recipe]) -> nn.Module:
+    """The extractor of all nodes of the recipes. Raises NodeUnknown, with the recipes that name the node."""
+    nodes = {tap.node: tap.node for recipe in recipes for tap in recipe.taps}
+    try:
+        return create_feature_extractor(backbone.module, return_nodes=nodes).eval()
+    except NodeUnknown as error:
+        at_fault = [r.name for r in recipes if error.metadata.get("node") in [tap.node for tap in r.taps]]
+        named = " and ".join(map(repr, at_fault))
+        raise NodeUnknown(f"recipe {named}: {error.message}", **error.metadata) from None
+
+
 def _twice(batch: Tensor) -> Tensor:
     """[1, ...] -> [2, ...], the same again. For one by itself oneDNN takes kernels with other last bits."""
     return torch.cat([batch, batch])
@@ -131,7 +141,10 @@ def group_recipes(recipes: Sequence[Recipe]) -> list[list[Recipe]]:
     """Those that share one model, together, in the order of their first. Raises BackboneUnknown."""
     groups: dict[tuple[str, str | None, Preprocessing], list[Recipe]] = {}
     for recipe in recipes:
-        preprocessing = preprocessing_of(recipe, default_preprocessing(recipe.backbone))
+        try:
+            preprocessing = preprocessing_of(recipe, default_preprocessing(recipe.backbone))
+        except BackboneUnknown as error:
+            raise BackboneUnknown(f"recipe {recipe.name!r}: {error.message}", **error.metadata) from None
         groups.setdefault((recipe.backbone, recipe.weights, preprocessing), []).append(recipe)
     return list(groups.values())
 

@@ -6,8 +6,8 @@ from functools import cache
 import pytest
 import torch
 from lookalike_extractor.backbones import Backbone, load_backbone
-from lookalike_extractor.descriptor import DescriptorModel, load_descriptor_models
-from lookalike_extractor.errors import NodeUnknown, RecipeInvalid
+from lookalike_extractor.descriptor import DescriptorModel, group_recipes, load_descriptor_models
+from lookalike_extractor.errors import BackboneUnknown, NodeUnknown, RecipeInvalid
 from lookalike_extractor.extraction import create_feature_extractor
 from lookalike_extractor.folding import fold_batch_norm
 from lookalike_extractor.images import decode
@@ -144,8 +144,14 @@ def test_recipes_that_cannot_share_a_pass_are_refused(recipes: list[Recipe], tol
 
 
 def test_a_node_that_is_not_there_is_refused() -> None:
-    with pytest.raises(NodeUnknown, match="relu_7"):
+    with pytest.raises(NodeUnknown, match=r"^recipe 'r': .*relu_7"):
         DescriptorModel(tiny(), [recipe("r", Tap("relu_7"))])
+
+
+def test_an_unknown_backbone_is_told_with_its_recipe() -> None:
+    recipe = Recipe("mine", "resnet5", (Tap("layer4"),), None, None, None, 0.9)
+    with pytest.raises(BackboneUnknown, match=r"^recipe 'mine': there is no backbone 'resnet5'\. Did you mean"):
+        group_recipes([recipe])
 
 
 def test_an_empty_batch_gives_no_rows() -> None:
