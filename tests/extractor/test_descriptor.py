@@ -150,7 +150,7 @@ def test_a_node_that_is_not_there_is_refused() -> None:
 
 def test_an_unknown_backbone_is_told_with_its_recipe() -> None:
     recipe = Recipe("mine", "resnet5", (Tap("layer4"),), None, None, None, 0.9)
-    with pytest.raises(BackboneUnknown, match=r"^recipe 'mine': there is no backbone 'resnet5'\. Did you mean"):
+    with pytest.raises(BackboneUnknown, match=r"^recipe 'mine': there is no backbone 'resnet5'"):
         group_recipes([recipe])
 
 
