@@ -6,7 +6,7 @@ filters, durable writes, opening, and recall after half of the items were replac
     python benchmarks/index/run.py --vectors FILE.npy            descriptors of your own, [n, d]
     python benchmarks/index/run.py build --items 1000000 --keep DIR      makes what takes long, in all cores
     python benchmarks/index/run.py search exact --items 1000000 --keep DIR
-    python benchmarks/index/run.py writes open --items 1000000 --keep DIR --index exact    without a graph
+    python benchmarks/index/run.py writes open --items 1000000 --keep DIR --index exact    without an index
 
 With --keep what was built stays in the folder, for the next run of the same items. Searches have one thread.
 Rates are queries a second of CPU time, the best of rounds in which all take turns: other work on the machine
