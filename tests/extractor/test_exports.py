@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -207,6 +209,19 @@ def test_a_package_that_is_missing_is_named_with_its_line(
         pytest.importorskip("onnxscript")
     with pytest.raises(RequestInvalid, match=rf"needs {package}; run: pip install .*{package}"):
         optimize(extractor("cnn"), IMAGES, runtime=runtime)
+
+
+def test_openvino_tells_its_makers_nothing(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    code = (
+        "import sys, torch\n"
+        "from lookalike_extractor.runtimes import needed\n"
+        "needed('openvino').convert_model(torch.nn.ReLU(), example_input=torch.ones(2, 3))\n"
+        "sys.exit(sys.modules['openvino_telemetry'] is not None)"
+    )
+    home = {**os.environ, "HOME": str(tmp_path)}
+    assert subprocess.run([sys.executable, "-c", code], env=home, timeout=120).returncode == 0
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_compiler_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,3 +117,35 @@ def test_the_pictures_are_always_the_same_and_no_noise(model: DescriptorModel) -
     torch.testing.assert_close(first, second)
     neighbours = first[..., 1:].float().flatten(), first[..., :-1].float().flatten()
     assert float(torch.corrcoef(torch.stack(neighbours))[0, 1]) > 0.7
+
+
+class ByItself(nn.Module):
+    """Computes one image as the first of two; its answers then change by so many times.
+
+    Attributes:
+        sizes: of the batches it was given.
+    """
+
+    def __init__(self, extractor: nn.Module, clock: Clock, times: float) -> None:
+        super().__init__()
+        self.extractor, self.clock, self.times, self.sizes = extractor, clock, times, list[int]()
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        self.sizes.append(len(x))
+        self.clock.now += 0.01
+        if len(x) > 1:
+            return self.extractor(x)  # type: ignore[no-any-return]
+        return {key: value[:1] * self.times for key, value in self.extractor(torch.cat([x, x])).items()}
+
+
+@pytest.mark.parametrize(("times", "seen"), [(1.0, 1), (1.01, 2)])
+def test_one_image_is_computed_as_one_only_where_that_gives_the_same_bits(
+    times: float, seen: int, model: DescriptorModel, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extractor = ByItself(model.extractor, clock, times)
+    offering(monkeypatch, extractor)
+    (trial,) = choose([model], "openvino", "cpu")
+    extractor.sizes.clear()
+    with torch.inference_mode():
+        trial.model(pictures(model.preprocessing, 1))
+    assert extractor.sizes == [seen]
