@@ -88,7 +88,7 @@ def served(way: str, model: str, folder: str, image: bytes) -> Iterator[Side]:
         process.wait()
 
 
-def _answers(make: Callable[[], Ask], image: bytes, seconds: float = 60) -> bool:
+def _answers(make: Callable[[], Ask], image: bytes, seconds: float = 120) -> bool:
     """Waits until the server does."""
     limit = time.monotonic() + seconds
     while time.monotonic() < limit:
