@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -31,6 +32,8 @@ _GRAPH_BELOW = 2_000_000
 _STORAGES = {"fp16": "SQfp16", "int8": "SQ8", "pq": ""}
 _TRAINING = 100_000
 _TURNING = 25_000  # of those, for rotations
+# The greatest numbers in a factory string: all, links, bits of a code.
+_MOST = {r"\d+": 1 << 18, r"HNSW(\d+)": 512, r"x(\d+)": 16}
 # FAISS refuses to train lists and codes with less; equal descriptors do no harm.
 _LEAST_TRAINING = 1_000
 _SAMPLE = 500
@@ -91,6 +94,13 @@ class IndexSettings:
 
 def checked(factory: str, dimension: int) -> str:
     """Returns the factory string when FAISS can make it and we can search it. Raises ArgumentInvalid."""
+    for part, most in _MOST.items():
+        # FAISS takes any number at its word, and memory for it.
+        if any(len(number) > 9 or int(number) > most for number in re.findall(part, factory)):
+            raise ArgumentInvalid(
+                f"index.kind {factory!r}: use at most {1 << 18} lists, 512 links and 16 bits a code.",
+                field="index.kind",
+            )
     try:
         index = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
     except RuntimeError:
