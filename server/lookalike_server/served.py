@@ -143,6 +143,6 @@ class Served:
         if not name:
             return next(iter(self.recipes))
         if name not in self.recipes:
-            near = did_you_mean(name, self.recipes)
+            near = did_you_mean(name, self.recipes) or f" It computes {', '.join(self.recipes)}."
             raise RecipeUnknown(f"There is no recipe {name!r} on this server.{near}", recipe=name)
         return name

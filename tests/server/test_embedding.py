@@ -115,6 +115,11 @@ def test_an_unknown_recipe_is_answered_with_the_nearest(server: Running, jpeg: b
     assert "Did you mean 'tiny'?" in rich_status(error).message
 
 
+def test_a_recipe_like_no_other_is_answered_with_those_there_are(server: Running, jpeg: bytes) -> None:
+    error = refused(server, request(jpeg, recipes=["nope"]))
+    assert rich_status(error).message == "There is no recipe 'nope' on this server. It computes tiny."
+
+
 def test_one_recipe_twice_is_refused(server: Running, jpeg: bytes) -> None:
     assert (
         info(rich_status(refused(server, request(jpeg, recipes=["", "tiny"])))).metadata["field"] == "recipes"

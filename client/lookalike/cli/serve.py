@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -62,6 +63,8 @@ def command(config: Path | None, recipes: str | None, **flags: Any) -> int:
         settings = read()
     except ConfigInvalid as error:
         return fail(str(error), 2)
+    if sys.stderr.isatty():
+        print("Loading; a line tells when it serves.", file=sys.stderr)
     before_torch()
     from lookalike_server.app import serve  # here, because a wrong flag needs no torch
 
