@@ -8,6 +8,8 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
+# For ending, once its socket is closed.
+_END_SECONDS = 5.0
 # What ends a server is told to it, and by it to its processes, whoever else the signal went to.
 _DEAF_TO = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
@@ -33,3 +35,12 @@ def spawn(
         )
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def ended(process: subprocess.Popen[bytes]) -> int:
+    """Waits for a process that is about to end, and returns its status; one that does not is killed."""
+    try:
+        return process.wait(_END_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()

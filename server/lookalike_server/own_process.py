@@ -26,5 +26,7 @@ def environment_apart(*, torch_only: bool) -> Mapping[str, str]:
     Where all of that is torch, its threads may wait busily for as long as they do by default: nobody else
     wants their cores. OpenVINO does, for threads of its own.
     """
-    ours = {"GOMP_SPINCOUNT"} if os.environ.get("GOMP_SPINCOUNT") == str(_SPINS) else set()
-    return {name: value for name, value in os.environ.items() if not (torch_only and name in ours)}
+    environ = dict(os.environ)
+    if torch_only and environ.get("GOMP_SPINCOUNT") == str(_SPINS):
+        del environ["GOMP_SPINCOUNT"]
+    return environ

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from lookalike_server.own_process import before_torch
+from lookalike_server.own_process import before_torch, environment_apart
 
 
 @pytest.mark.parametrize("name", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT"])
@@ -27,6 +27,19 @@ def test_threads_wait_busily_for_a_moment_only_when_nobody_has_said_how(
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     before_torch()
     assert int(os.environ["GOMP_SPINCOUNT"]) < 100_000
+
+
+def test_where_torch_alone_computes_threads_wait_as_they_do_by_default(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("GOMP_SPINCOUNT", "to be put back")
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    before_torch()
+    assert "GOMP_SPINCOUNT" not in environment_apart(torch_only=True)
+    assert environment_apart(torch_only=False) == os.environ
+    monkeypatch.setenv("GOMP_SPINCOUNT", "77")
+    assert environment_apart(torch_only=True)["GOMP_SPINCOUNT"] == "77"
 
 
 def test_commands_that_serve_say_so_before_torch_is_there() -> None:

@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from lookalike_server import logs
-from lookalike_server.apart.memory import PixelMemory, size_of
+from lookalike_server.apart.memory import PixelMemory
 from lookalike_server.apart.orders import Batch, Loaded, Order, Shown, tellable
 from lookalike_server.device import Device, set_threads, tune_allocator
 
@@ -30,10 +30,9 @@ def main() -> None:
     except Exception as error:
         server.send(tellable(error))
         return
-    models = [Shown(model.spaces, model.preprocessing) for model in device.models]
-    inputs = [model.preprocessing for model in models]
-    pixels = PixelMemory(memory, size_of(inputs, order.max_batch))
-    server.send(Loaded(models, device.runtimes))
+    loaded = Loaded([Shown(one.spaces, one.preprocessing) for one in device.models], device.runtimes)
+    pixels = PixelMemory(memory, loaded.inputs, order.max_batch)
+    server.send(loaded)
     with suppress(EOFError, OSError):  # the server has closed its end
         while True:
             request = server.recv()

@@ -16,15 +16,12 @@ from typing import Any, cast
 import numpy as np
 from lookalike_extractor.optimization import available_runtimes
 
-from lookalike_server.apart.memory import PixelMemory, Pixels, memory_file, size_of
+from lookalike_server.apart.memory import PixelMemory, memory_file
 from lookalike_server.apart.orders import Batch, Loaded, Order, WarmUp
-from lookalike_server.children import spawn
-from lookalike_server.device import Descriptors, Finished
+from lookalike_server.children import ended, spawn
+from lookalike_server.device import Descriptors, Finished, Pixels
 from lookalike_server.errors import InternalError
 from lookalike_server.own_process import environment_apart
-
-# Once its socket is closed.
-_END_SECONDS = 5.0
 
 _log = logging.getLogger(__name__)
 
@@ -88,8 +85,7 @@ class ApartDevice:
             self._process = self._spawn(its, memory)
             self._end = weakref.finalize(self, _end, self._connection, self._process)
             loaded = cast(Loaded, self._ask(self._order))
-            inputs = [model.preprocessing for model in loaded.models]
-            self._pixels = PixelMemory(memory, size_of(inputs, self._order.max_batch))
+            self._pixels = PixelMemory(memory, loaded.inputs, self._order.max_batch)
         finally:
             os.close(memory)
         return loaded
@@ -125,11 +121,7 @@ class ApartDevice:
         return answer
 
     def _how_it_ended(self) -> str:
-        try:
-            status = self._process.wait(_END_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            status = self._process.wait()
+        status = ended(self._process)
         how = f"with status {status}" if status >= 0 else f"by {signal.Signals(-status).name}"
         killed = "; perhaps the system had no memory left" if status == -signal.SIGKILL else ""
         return f"A process of models ended {how}{', for it hung' if self._hung else killed}."

@@ -8,10 +8,7 @@ import tempfile
 from collections.abc import Sequence
 
 import numpy as np
-from lookalike_extractor.preprocessing import Preprocessing
-from numpy.typing import NDArray
-
-Pixels = NDArray[np.uint8]
+from lookalike_extractor.preprocessing import Pixels, Preprocessing
 
 
 def memory_file() -> int:
@@ -22,20 +19,17 @@ def memory_file() -> int:
         return os.dup(file.fileno())
 
 
-def size_of(models: Sequence[Preprocessing], images: int) -> int:
-    """Bytes of so many images of the largest of the models' inputs."""
-    return images * 3 * max(model.height * model.width for model in models)
-
-
 class PixelMemory:
     """Room for a batch.
 
     Args:
         descriptor: of the file, which is made as large as is needed. It is not closed.
-        size: in bytes.
+        models: those whose inputs it is for.
+        images: most of a batch.
     """
 
-    def __init__(self, descriptor: int, size: int) -> None:
+    def __init__(self, descriptor: int, models: Sequence[Preprocessing], images: int) -> None:
+        size = images * 3 * max(model.height * model.width for model in models)
         os.ftruncate(descriptor, size)
         self._bytes = np.frombuffer(mmap.mmap(descriptor, size), np.uint8)
 

@@ -54,6 +54,11 @@ class Loaded:
     models: Sequence[Shown]
     runtimes: Sequence[str]
 
+    @property
+    def inputs(self) -> list[Preprocessing]:
+        """Of each model."""
+        return [model.preprocessing for model in self.models]
+
 
 @dataclass(frozen=True)
 class Batch:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import subprocess
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import grpc
 
-from lookalike_server.children import spawn
+from lookalike_server.children import ended, spawn
 from lookalike_server.errors import ListenFailed
 from lookalike_server.fronts.bus import Bus
 from lookalike_server.fronts.frames import CANCEL, FAILED, PULSE, READY, START, STOP, Start, Status
@@ -23,8 +22,6 @@ _log = logging.getLogger(__name__)
 
 # For loading gRPC on a machine that is busy with models.
 _START_SECONDS = 60.0
-# For ending, once its socket is closed.
-_END_SECONDS = 5.0
 
 Answer = Callable[[Start, Line], Coroutine[Any, Any, Status]]
 
@@ -127,9 +124,5 @@ class FrontEnd:
         self._reaping = asyncio.create_task(self._reap())
 
     async def _reap(self) -> None:
-        try:
-            await asyncio.to_thread(self._process.wait, _END_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            await asyncio.to_thread(self._process.wait)
+        await asyncio.to_thread(ended, self._process)
         self.gone.set()
