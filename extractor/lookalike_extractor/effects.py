@@ -14,11 +14,11 @@ from functools import cache
 from typing import Any
 
 import torch
-import torchvision
 from torch import fx, nn
 
 from lookalike_extractor.capture.trace import nodes_in
 from lookalike_extractor.operations import MUTATING
+from lookalike_extractor.torchvision_ops import torchvision_modules
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,6 @@ _VIEW_MODULES = (
     nn.Flatten,
     nn.Unflatten,
     nn.modules.dropout._DropoutNd,
-    torchvision.ops.StochasticDepth,
-    torchvision.ops.Permute,
 )
 # Functions of which the schemas do not say that they may return their input.
 _VIEW_NAMES = frozenset(
@@ -104,7 +102,7 @@ def affected(node: fx.Node, what: Effect) -> list[fx.Node]:
 
 
 def _class_effect(kind: type[nn.Module]) -> Effect | None:
-    if issubclass(kind, _VIEW_MODULES):
+    if issubclass(kind, (*_VIEW_MODULES, *torchvision_modules("StochasticDepth", "Permute"))):
         return VIEW
     if kind.__module__.startswith(("torch.nn.", "torch.ao.nn.")) or kind.__module__.startswith(
         "torchvision.ops."

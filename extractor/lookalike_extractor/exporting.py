@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from .agreement import LEAST_COSINE, Precision, TapError, expected, shortfall, worst_errors
-from .errors import CaptureFailed, RequestInvalid, VerificationFailed
+from .conversion import converting, export_graph, keys_of, openvino_model
+from .errors import RequestInvalid, VerificationFailed
 from .runtimes import AOT_SHAPE, AotPackage, OnnxRuntime, OpenVino, needed, require_compiler
 
 
@@ -72,28 +72,12 @@ def export_openvino(
     return _checked(module, runtime, example, precision, "OpenVINO", least_cosine)
 
 
-def export_graph(module: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
-    """One graph of the whole module with a free batch.
-
-    Raises:
-        RequestInvalid: the module is in train mode, or the example has fewer than two images.
-        CaptureFailed: torch.export does not take it.
-    """
-    if module.training:
-        raise RequestInvalid("the module is in train mode; call eval() first")
-    if len(example) < 2:
-        raise RequestInvalid("the example needs two images, or the export would fix the batch to one")
-    with torch.no_grad(), converting("torch.export"):
-        images = example.contiguous()  # compiled code takes the layout for granted
-        return torch.export.export(module, (images,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
-
-
 def onnx_bytes(module: nn.Module, example: Tensor) -> bytes:
     """The content of an ONNX file. Raises as export_onnx does, but compares nothing."""
     for package in ("onnx", "onnxscript"):
         needed(package)
     graph = export_graph(module, example).run_decompositions({_attention: _attention_of_any_rank})
-    names = _keys(module, example)
+    names = keys_of(module, example)
     with converting("torch.onnx"):
         program: Any = torch.onnx.export(graph, input_names=["image"], output_names=names, verbose=False)
         return bytes(program.model_proto.SerializeToString())
@@ -106,18 +90,6 @@ def write_aot(module: nn.Module, example: Tensor, path: Path) -> None:
     options = {"aot_inductor.metadata": {AOT_SHAPE: " ".join(map(str, example.shape[1:]))}}
     with converting("AOTInductor"):
         torch._inductor.aoti_compile_and_package(graph, package_path=str(path), inductor_configs=options)
-
-
-def openvino_model(module: nn.Module, example: Tensor) -> Any:
-    """An OpenVINO model in fp32, not compiled yet."""
-    runtime = needed("openvino")
-    with converting("OpenVINO"):
-        model = runtime.convert_model(export_graph(module, example))
-    model.reshape([-1, *example.shape[1:]])  # the conversion leaves all sizes open
-    model.inputs[0].get_tensor().set_names({"image"})
-    for output, key in zip(model.outputs, _keys(module, example), strict=True):
-        output.get_tensor().set_names({key})
-    return model
 
 
 def calibration_for(precision: Precision, images: Tensor | None) -> Tensor | None:
@@ -180,25 +152,6 @@ def _attention_of_any_rank(query: Tensor, key: Tensor, value: Tensor, *args: Any
         return NotImplemented
     flat = (tensor.flatten(0, -4) for tensor in (query, key, value))
     return _attention(*flat, **options).unflatten(0, query.shape[:-3])
-
-
-@contextlib.contextmanager
-def converting(what: str) -> Iterator[None]:
-    """Hides what a converter says about itself, and turns its failure into CaptureFailed."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    except RequestInvalid:
-        raise
-    except Exception as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise CaptureFailed(f"{what} refuses the module: {reason or type(error).__name__}") from error
-
-
-def _keys(module: nn.Module, example: Tensor) -> list[str]:
-    with torch.inference_mode():
-        return list(module(example[:2]))
 
 
 def _checked(

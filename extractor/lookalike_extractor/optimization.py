@@ -19,8 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from .agreement import LEAST_COSINE, Precision, TapError
+from .conversion import openvino_model
 from .errors import RequestInvalid
-from .exporting import calibration_for, onnx_bytes, openvino_model, quantized, write_aot
+from .exporting import calibration_for, onnx_bytes, quantized, write_aot
 from .folding import fold_batch_norm
 from .runtimes import AotPackage, Compiled, OnnxRuntime, OpenVino, needed, require_compiler
 from .stepwise import Change, Progress, Step

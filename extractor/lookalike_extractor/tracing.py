@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import torchvision
 from torch import Tensor, fx, nn
 from torch.fx.node import Argument, Target
 
@@ -15,19 +14,13 @@ from lookalike_extractor.capture.trace import Trace
 from lookalike_extractor.errors import RequestInvalid
 from lookalike_extractor.naming import Label, operation_name
 from lookalike_extractor.operations import AUGMENTED, AUGMENTED_NAMES
+from lookalike_extractor.torchvision_ops import torchvision_modules, torchvision_ops
 
 
 def is_leaf(module: nn.Module, further: Iterable[type[nn.Module]] = ()) -> bool:
     """Whether `module` is run as it is: one of torch.nn, of torchvision.ops, or of the `further` classes."""
     own = module.__module__.startswith(("torch.nn", "torch.ao.nn")) and not isinstance(module, nn.Sequential)
-    return own or isinstance(module, (*_TORCHVISION_LEAVES, *further))
-
-
-_TORCHVISION_LEAVES = tuple(
-    member
-    for member in vars(torchvision.ops).values()
-    if isinstance(member, type) and issubclass(member, nn.Module)
-)
+    return own or isinstance(module, (*torchvision_modules(), *further))
 
 
 class NodeProxy(fx.Proxy):
@@ -65,7 +58,7 @@ class NodeTracer(fx.Tracer):
         param_shapes_constant: bool = False,
         leaf_modules: Iterable[type[nn.Module]] | Mapping[type[nn.Module], Any] = (),
     ) -> None:
-        wrapped_modules = tuple(dict.fromkeys((*autowrap_modules, math, torchvision.ops)))
+        wrapped_modules = tuple(dict.fromkeys((*autowrap_modules, math, *torchvision_ops())))
         super().__init__(wrapped_modules, tuple(autowrap_functions), param_shapes_constant)
         self.leaf_modules = tuple(leaf_modules)
         self._scope = ""

@@ -13,7 +13,7 @@ import click
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from lookalike_server.own_process import before_torch
+from lookalike_server.own_process import before_torch, leave
 
 
 @click.group(invoke_without_command=True)
@@ -32,7 +32,7 @@ def main(context: click.Context, /, config: str | None, **flags: Any) -> None:
         return
     # Here, because a health check must not load torch.
     before_torch()
-    from lookalike_server.app import serve
+    from lookalike_server.apart.process import start_early
     from lookalike_server.errors import ConfigInvalid
     from lookalike_server.loading import load_settings
 
@@ -41,7 +41,10 @@ def main(context: click.Context, /, config: str | None, **flags: Any) -> None:
     except ConfigInvalid as error:
         print(error, file=sys.stderr)
         sys.exit(2)
-    sys.exit(serve(settings, lambda: load_settings(flags, config)))
+    start_early(settings)
+    from lookalike_server.app import serve
+
+    leave(serve(settings, lambda: load_settings(flags, config)))
 
 
 @main.command()

@@ -12,6 +12,7 @@ from lookalike_extractor.descriptor import load_descriptor_models
 
 from lookalike_server.apart.device import ApartDevice
 from lookalike_server.apart.orders import Order
+from lookalike_server.apart.process import end_early
 from lookalike_server.cuda import CudaDevice
 from lookalike_server.device import Descriptors, Device, Threads, device_names, threads
 from lookalike_server.errors import ConfigInvalid
@@ -38,6 +39,7 @@ def load_devices(settings: Settings, recipes: Sequence[Recipe]) -> list[Runner]:
         for _ in range(settings.replicas):
             wishes = devices[0].runtimes if devices else [settings.runtime]
             devices.append(_load(settings, name, recipes, wishes))
+    end_early()
     check_alike(devices)
     return devices
 

@@ -13,8 +13,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from lookalike_extractor.agreement import LEAST_COSINE, least_cosines
+from lookalike_extractor.conversion import export_graph
 from lookalike_extractor.errors import CaptureFailed, RequestInvalid, VerificationFailed
-from lookalike_extractor.exporting import export_aot, export_graph, export_onnx, export_openvino
+from lookalike_extractor.exporting import export_aot, export_onnx, export_openvino
 from lookalike_extractor.extraction import create_feature_extractor
 from lookalike_extractor.heads import Head, add_heads, example_images
 from lookalike_extractor.optimization import Optimized, Runtime, available_runtimes, optimize

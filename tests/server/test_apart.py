@@ -18,9 +18,10 @@ import pytest
 from apart_models import DEADLY, FAULTY, HANGING, moody, out_of
 from engines import eventually, one, running
 from lookalike_extractor.errors import WeightsUnavailable
-from lookalike_server.apart import device as apart
+from lookalike_server.apart import process
 from lookalike_server.apart.device import ApartDevice
 from lookalike_server.apart.orders import Order
+from lookalike_server.config import Settings
 from lookalike_server.device import Device
 from lookalike_server.errors import DeviceStalled, InternalError
 from photos import encode, photo
@@ -146,18 +147,39 @@ def test_a_system_without_room_for_a_process_is_told_in_words(monkeypatch: pytes
     def none(*_: object, **__: object) -> None:
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
-    monkeypatch.setattr(apart, "spawn", none)
+    monkeypatch.setattr(process, "spawn", none)
     with pytest.raises(InternalError, match="cannot be started: Resource temporarily unavailable"):
         ApartDevice(order())
 
 
+def test_a_process_that_was_started_early_gets_the_first_order() -> None:
+    process.start_early(Settings(device="cpu", runtime="eager"))
+    (early,) = process._early
+    assert lives(early.process.pid)
+    device = ApartDevice(order())
+    assert device._process.pid == early.process.pid
+    assert np.array_equal(
+        device.begin(0, PIXELS).result()["tiny"], Device([TinyModel()]).run(0, PIXELS)["tiny"]
+    )
+    assert not process._early
+
+
+def test_a_process_that_was_started_early_and_is_not_wanted_ends() -> None:
+    process.start_early(Settings(device="cpu"))
+    process.start_early(Settings(device="cpu", model_process=False))
+    process.start_early(Settings(device="cuda:0"))
+    (early,) = process._early
+    process.end_early()
+    assert not lives(early.process.pid)
+
+
 def test_the_process_ends_with_its_device() -> None:
     device = ApartDevice(order())
-    process = device._process.pid
-    assert lives(process)
+    pid = device._process.pid
+    assert lives(pid)
     del device
     gc.collect()
-    assert not lives(process)
+    assert not lives(pid)
 
 
 def test_the_process_ends_with_its_server_even_in_the_midst_of_a_batch() -> None:

@@ -49,8 +49,9 @@ def command(config: Path | None, recipes: str | None, **flags: Any) -> int:
     """
     try:
         import lookalike_server.loading
+        from lookalike_server.apart.process import start_early
         from lookalike_server.errors import ConfigInvalid
-        from lookalike_server.own_process import before_torch
+        from lookalike_server.own_process import before_torch, leave
     except ModuleNotFoundError as error:
         raise ExtraMissing(
             f"the server is not installed: pip install 'lookalike[server]' ({error})"
@@ -66,6 +67,7 @@ def command(config: Path | None, recipes: str | None, **flags: Any) -> int:
     if sys.stderr.isatty():
         print("Loading; a line tells when it serves.", file=sys.stderr)
     before_torch()
+    start_early(settings)
     from lookalike_server.app import serve  # here, because a wrong flag needs no torch
 
-    return serve(settings, read)
+    leave(serve(settings, read))

@@ -6,8 +6,7 @@ A new family is one small file with a class that keeps base.Family's contract, a
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from functools import cache
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,8 @@ from .efficientnet_lite import EfficientNetLite
 from .face_resnet import FaceResNets
 from .torchvision_models import TorchvisionModels
 
-_FAMILIES: tuple[Family, ...] = (EfficientNetLite(), TorchvisionModels(), FaceResNets())
+# Names are looked up in this order, and torchvision takes seconds to be asked.
+_FAMILIES: tuple[Family, ...] = (EfficientNetLite(), FaceResNets(), TorchvisionModels())
 
 
 def load_backbone(name: str, weights: str | Path | None = None) -> Backbone:
@@ -82,15 +82,11 @@ class _WithoutMemory(TorchFunctionMode):
 
 
 def _family(name: str) -> Family:
-    families = _families_by_name()
-    if name not in families:
-        raise BackboneUnknown(f"there is no backbone {name!r}.{did_you_mean(name, families)}")
-    return families[name]
-
-
-@cache
-def _families_by_name() -> Mapping[str, Family]:
-    return {info.name: family for family in _FAMILIES for info in family.infos()}
+    for family in _FAMILIES:
+        if name in (info.name for info in family.infos()):
+            return family
+    names = [info.name for info in list_backbones()]
+    raise BackboneUnknown(f"there is no backbone {name!r}.{did_you_mean(name, names)}")
 
 
 __all__ = [

@@ -1,4 +1,7 @@
-"""torchvision's classification networks, by name, with their own weights where those can be downloaded."""
+"""torchvision's classification networks, by name, with their own weights where those can be downloaded.
+
+torchvision is imported when one of them, or their list, is asked for: it takes seconds.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-import torchvision
 from torch import Tensor, nn
 
 from lookalike_extractor.errors import WeightsUnavailable
@@ -22,13 +24,14 @@ class TorchvisionModels:
     """The family, see base.Family."""
 
     def infos(self) -> Sequence[BackboneInfo]:
-        names = torchvision.models.list_models(module=torchvision.models)
+        models = _models()
+        names = models.list_models(module=models)
         return [BackboneInfo(name, "download" if _weights(name) else "none") for name in names]
 
     def create(self, name: str) -> nn.Module:
         # Weights are always loaded afterwards, so drawing random ones (seconds, for some) is left out.
         options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-        module: nn.Module = torchvision.models.get_model(name, weights=None, **options)
+        module: nn.Module = _models().get_model(name, weights=None, **options)
         return module
 
     def preprocessing(self, name: str) -> Preprocessing:
@@ -69,7 +72,13 @@ class TorchvisionModels:
         return state
 
 
+def _models() -> Any:
+    import torchvision
+
+    return torchvision.models
+
+
 @cache
 def _weights(name: str) -> Any:
     """The entry of torchvision's own weights that it recommends, or None."""
-    return getattr(torchvision.models.get_model_weights(name), "DEFAULT", None)
+    return getattr(_models().get_model_weights(name), "DEFAULT", None)

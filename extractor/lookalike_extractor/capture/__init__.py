@@ -18,12 +18,11 @@ from typing import Any
 from torch import nn
 
 from lookalike_extractor.capture.hooks import ModuleCalls, module_calls
-from lookalike_extractor.capture.recorded import record
 from lookalike_extractor.capture.report import CaptureReport, Rejection
 from lookalike_extractor.capture.symbolic import trace_symbolically, with_timm_leaves
 from lookalike_extractor.capture.trace import Traces
 from lookalike_extractor.errors import CaptureFailed
-from lookalike_extractor.inputs import example_for
+from lookalike_extractor.inputs import Inputs, example_for
 
 # Captures patch nn.Module for their time; two at once would undo each other's patches in the wrong order.
 _one_at_a_time = threading.RLock()
@@ -100,5 +99,11 @@ def _chain(
         )
     if concrete_args is None:
         inputs = example_for(model, example_inputs)
-        yield "recorded", options, lambda: record(model, inputs, options)
+        yield "recorded", options, lambda: _recorded(model, inputs, options)
         yield "hooks", options, lambda: module_calls(model, inputs, options)
+
+
+def _recorded(model: nn.Module, inputs: Inputs, options: dict[str, Any]) -> Traces:
+    from lookalike_extractor.capture.recorded import record  # here, because sympy takes half a second
+
+    return record(model, inputs, options)

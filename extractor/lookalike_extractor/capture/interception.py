@@ -13,13 +13,13 @@ from types import FrameType
 from typing import Any
 
 import torch
-import torchvision
 from torch import Tensor, nn
 from torch.fx._symbolic_trace import _wrapped_fns_to_patch
 from torch.overrides import TorchFunctionMode, is_tensor_method_or_property
 from torch.utils._pytree import tree_leaves
 
 from lookalike_extractor.naming import Label, operation_name
+from lookalike_extractor.torchvision_ops import torchvision_ops
 from lookalike_extractor.tracing import is_leaf
 
 _TORCH = str(Path(torch.__file__).parent)
@@ -125,8 +125,9 @@ class Interception(TorchFunctionMode):
 def _leaf_functions(root: nn.Module, options: dict[str, Any]) -> list[tuple[dict[str, Any], str, Any]]:
     """Where to find functions that are run as they are: marked by `fx.wrap`, or of torchvision.ops."""
     marked = [(space, name, space.get(name)) for (_, name), space in _wrapped_fns_to_patch.items()]
-    public = {name: value for name, value in vars(torchvision.ops).items() if not name.startswith("_")}
-    functions = {value for value in public.values() if callable(value) and not isinstance(value, type)}
+    members = [member for ops in torchvision_ops() for member in vars(ops).items()]
+    public = [value for name, value in members if not name.startswith("_")]
+    functions = {value for value in public if callable(value) and not isinstance(value, type)}
     functions |= set(options.get("autowrap_functions", ()))
     forwards = (getattr(module.forward, "__globals__", {}) for module in root.modules())
     spaces = {id(space): space for space in forwards}.values()

@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.ops import nms
 
 from .networks import Detector
 
@@ -92,12 +91,19 @@ def _proposed(detector: Detector, picture: Tensor) -> Tensor:
         corners = torch.stack([columns, rows], dim=1) * _STRIDE / scale
         windows = torch.cat([corners, corners + _WINDOW / scale], dim=1)
         scores = probability[0, rows, columns]
-        kept = nms(windows, scores, 0.5)
+        kept = _nms(windows, scores, 0.5)
         moved = _moved(windows[kept], shift[0, :, rows, columns].t()[kept])
         found.append(torch.cat([moved, scores[kept, None]], dim=1))
         scale *= _SHRINK
     boxes = torch.cat(found)
-    return _square(boxes[nms(boxes[:, :4], boxes[:, 4], 0.7)[:_MOST_WINDOWS], :4])
+    return _square(boxes[_nms(boxes[:, :4], boxes[:, 4], 0.7)[:_MOST_WINDOWS], :4])
+
+
+def _nms(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
+    from torchvision.ops import nms  # here, because torchvision takes seconds and most servers know no faces
+
+    kept: Tensor = nms(boxes, scores, threshold)
+    return kept
 
 
 def _refined(detector: Detector, picture: Tensor, boxes: Tensor) -> Tensor:
@@ -106,7 +112,7 @@ def _refined(detector: Detector, picture: Tensor, boxes: Tensor) -> Tensor:
     scores, shift = detector.refinement(_windows(picture, boxes, 24))
     sure = scores > _THRESHOLDS[1]
     boxes, scores, shift = boxes[sure], scores[sure], shift[sure]
-    kept = nms(boxes, scores, 0.7)
+    kept = _nms(boxes, scores, 0.7)
     return _square(_moved(boxes[kept], shift[kept]))
 
 

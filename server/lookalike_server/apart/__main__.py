@@ -30,7 +30,8 @@ def main() -> None:
     except Exception as error:
         server.send(tellable(error))
         return
-    loaded = Loaded([Shown(one.spaces, one.preprocessing) for one in device.models], device.runtimes)
+    shown = [Shown(one.spaces, one.preprocessing, one.pads_one) for one in device.models]
+    loaded = Loaded(shown, device.runtimes)
     pixels = PixelMemory(memory, loaded.inputs, order.max_batch)
     server.send(loaded)
     with suppress(EOFError, OSError):  # the server has closed its end

@@ -5,23 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import subprocess
 import weakref
 from collections.abc import Sequence
 from dataclasses import replace
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
-from lookalike_extractor.optimization import available_runtimes
 
-from lookalike_server.apart.memory import PixelMemory, memory_file
+from lookalike_server.apart.memory import PixelMemory
 from lookalike_server.apart.orders import Batch, Loaded, Order, WarmUp
-from lookalike_server.children import ended, spawn
+from lookalike_server.apart.process import take
+from lookalike_server.children import ended
 from lookalike_server.device import Descriptors, Finished, Pixels
 from lookalike_server.errors import InternalError
-from lookalike_server.own_process import environment_apart
 
 _log = logging.getLogger(__name__)
 
@@ -79,25 +75,18 @@ class ApartDevice:
 
     def _start(self) -> Loaded:
         self._hung = False
-        self._connection, its = Pipe()
-        memory = memory_file()
         try:
-            self._process = self._spawn(its, memory)
-            self._end = weakref.finalize(self, _end, self._connection, self._process)
+            started = take(self._order.wishes)
+        except OSError as error:
+            raise InternalError(f"A process for models cannot be started: {error.strerror}.") from None
+        self._connection, self._process = started.connection, started.process
+        self._end = weakref.finalize(self, started.end)
+        try:
             loaded = cast(Loaded, self._ask(self._order))
-            self._pixels = PixelMemory(memory, loaded.inputs, self._order.max_batch)
+            self._pixels = PixelMemory(started.memory, loaded.inputs, self._order.max_batch)
         finally:
-            os.close(memory)
+            os.close(started.memory)
         return loaded
-
-    def _spawn(self, its: Connection[Any, Any], memory: int) -> subprocess.Popen[bytes]:
-        with its:
-            try:
-                ends, torch_only = [its.fileno(), memory], not may_use_openvino(self._order.wishes)
-                environ = environment_apart(torch_only=torch_only)
-                return spawn("lookalike_server.apart", ends, environ=environ)
-            except OSError as error:
-                raise InternalError(f"A process for models cannot be started: {error.strerror}.") from None
 
     def _start_again(self) -> None:
         _log.warning("%s Another one is started.", self._how_it_ended())
@@ -125,14 +114,3 @@ class ApartDevice:
         how = f"with status {status}" if status >= 0 else f"by {signal.Signals(-status).name}"
         killed = "; perhaps the system had no memory left" if status == -signal.SIGKILL else ""
         return f"A process of models ended {how}{', for it hung' if self._hung else killed}."
-
-
-def may_use_openvino(wishes: Sequence[str]) -> bool:
-    named = any(wish.startswith("openvino") for wish in wishes)
-    return named or ("auto" in wishes and not available_runtimes("cpu")["openvino"])
-
-
-def _end(connection: Connection[Any, Any], process: subprocess.Popen[bytes]) -> None:
-    connection.close()
-    process.kill()
-    process.wait()

@@ -6,9 +6,12 @@ import mmap
 import os
 import tempfile
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from lookalike_extractor.preprocessing import Pixels, Preprocessing
+
+if TYPE_CHECKING:
+    from lookalike_extractor.preprocessing import Pixels, Preprocessing
 
 
 def memory_file() -> int:

@@ -43,6 +43,7 @@ class Shown:
 
     spaces: dict[str, Space]
     preprocessing: Preprocessing
+    pads_one: bool
 
 
 @dataclass(frozen=True)
