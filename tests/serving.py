@@ -36,6 +36,7 @@ class TinyModel(nn.Module):
         generator = torch.Generator().manual_seed(7)
         self.preprocessing = preprocessing
         self.recipe = recipe
+        self.pads_one = True
         self.spaces = {recipe: Space(id=f"space-of-{recipe}", dimension=8, recipe=recipe)}
         self.convolutions = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 8, 3))
         for parameter in self.parameters():

@@ -31,11 +31,16 @@ _LEAST_PREDICTED = 0.05
 class Cost:
     """Weighted least squares of seconds over n. Any thread may use it.
 
+    Args:
+        smallest: images of the smallest batch; fewer take as long.
+
     Attributes:
+        smallest: as it was given.
         each, once: of the line, in seconds; 0 while nothing is known.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, smallest: int = SMALLEST) -> None:
+        self.smallest = smallest
         self.each = self.once = 0.0
         self._slope = self._start = 0.0
         self._speed = 1.0

@@ -31,6 +31,9 @@ class Described(Protocol):
     def spaces(self) -> Mapping[str, Space]: ...
     @property
     def preprocessing(self) -> Preprocessing: ...
+    @property
+    def pads_one(self) -> bool:
+        """Whether one image takes as long as two."""
 
 
 class InFlight(Protocol):
@@ -90,7 +93,7 @@ class Model:
         self.preprocessing = first.models[index].preprocessing
         self.runtime = first.runtimes[index]
         self.group = ",".join(self.spaces)
-        self.cost = Cost()
+        self.cost = Cost(smallest=2 if first.models[index].pads_one else 1)
         self._devices, self._index = devices, index
 
     def begin(self, replica: int, pixels: Sequence[NDArray[np.uint8]]) -> InFlight:

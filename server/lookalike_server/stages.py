@@ -16,7 +16,6 @@ from lookalike_extractor.images import ImageLimits
 
 from lookalike_server.batcher import Line
 from lookalike_server.cache import ResultCache
-from lookalike_server.costs import SMALLEST
 from lookalike_server.decoding import Decoding
 from lookalike_server.jobs import Batch, Job
 from lookalike_server.replicas import Replica, names_of, rests
@@ -134,8 +133,8 @@ class Stages:
         """The size over which a batch only keeps everybody waiting for longer."""
         if bulk and self._interactive_about():
             cost = model.cost
-            short = max(_TIMES_BESIDE_INTERACTIVE * cost.seconds(SMALLEST), _SECONDS_BESIDE_INTERACTIVE)
-            return max(SMALLEST, min(cost.efficient(_SHARE), cost.within(short)))
+            short = max(_TIMES_BESIDE_INTERACTIVE * cost.seconds(cost.smallest), _SECONDS_BESIDE_INTERACTIVE)
+            return max(cost.smallest, min(cost.efficient(_SHARE), cost.within(short)))
         return model.cost.efficient(_SHARE, _LEAST)
 
     def largest(self, model: Model, *, bulk: bool) -> int:

@@ -34,9 +34,11 @@ def stages() -> Stages:
     )
 
 
-def costing(each: float, once: float, sizes: tuple[int, ...] = (2, 8, 16)) -> Model:
-    model = Model([Device([TinyModel()])], 0)
-    model.learn([(n, each * n + once) for n in sizes])
+def costing(each: float, once: float, *, pads_one: bool = True) -> Model:
+    tiny = TinyModel()
+    tiny.pads_one = pads_one
+    model = Model([Device([tiny])], 0)
+    model.learn([(n, each * n + once) for n in (2, 8, 16)])
     return model
 
 
@@ -52,6 +54,12 @@ def test_while_interactive_callers_are_about_bulk_keeps_them_waiting_for_little(
     assert slow.cost.seconds(size) <= 1.25 * slow.cost.seconds(2)
     size = stages.efficient(fast, bulk=True)
     assert 1.25 * fast.cost.seconds(2) < fast.cost.seconds(size) <= 0.010  # nobody notices so little
+
+
+def test_beside_them_bulk_is_computed_image_by_image_where_one_takes_less_than_two(stages: Stages) -> None:
+    stages.interactive_at = time.monotonic()
+    assert stages.efficient(costing(0.014, 0.001, pads_one=False), bulk=True) == 1
+    assert stages.efficient(costing(0.014, 0.001, pads_one=True), bulk=True) == 2
 
 
 def test_a_wrong_first_impression_of_what_batches_cost_is_unlearned(stages: Stages) -> None:
