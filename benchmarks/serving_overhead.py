@@ -51,7 +51,7 @@ def cpu_seconds_of_children() -> float:
 
 def serve(front_ends: int, pipe: Any) -> None:
     """The server's process: answers each message on the pipe with the CPU it and its front-ends have used."""
-    import torch
+    os.environ["OMP_NUM_THREADS"] = "1"  # before torch is there, for each of its threads
     from lookalike_extractor.images import decode
     from lookalike_server.config import Settings
     from lookalike_server.device import Device, tune_allocator
@@ -61,7 +61,6 @@ def serve(front_ends: int, pipe: Any) -> None:
     from lookalike_server.listening import listen
     from lookalike_server.services.embedding import EmbeddingServicer
 
-    torch.set_num_threads(1)
     tune_allocator()
     device = Device([TinyModel()])
 

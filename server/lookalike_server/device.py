@@ -146,6 +146,7 @@ class Device:
 
         Returns for each model some sizes of batches and the seconds they took, the least of each size.
         """
+        torch.get_num_threads()  # oneDNN keeps to what was set only in threads that have asked
         return [self._tried(index) for index in range(len(self.models))]
 
     def _tried(self, index: int) -> list[tuple[int, float]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from engines import eventually, one, running
 from lookalike.cli.app import run
 from lookalike_server.batcher import Line, Taker
@@ -223,3 +225,22 @@ def test_a_device_that_computes_something_else_is_refused() -> None:
     check_alike([Device([TinyModel()]), Device([TinyModel()])])
     with pytest.raises(ConfigInvalid, match="gives other descriptors than cpu"):
         check_alike([Device([TinyModel()]), Device([other])])
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="only Linux lists the threads of a process")
+def test_a_device_uses_as_many_threads_as_were_set_and_no_more() -> None:
+    before, more = torch.get_num_threads(), set[str]()
+
+    def warm_up() -> None:
+        there = set(os.listdir("/proc/self/task"))
+        Device([TinyModel()]).warm_up()
+        more.update(set(os.listdir("/proc/self/task")) - there)
+
+    torch.set_num_threads(1)
+    try:
+        thread = threading.Thread(target=warm_up)
+        thread.start()
+        thread.join()
+    finally:
+        torch.set_num_threads(before)
+    assert not more
