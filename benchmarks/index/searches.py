@@ -54,7 +54,8 @@ def _tuned(peer: Peer, shop: Collection, queries: np.ndarray, floor: np.ndarray,
     for peer.effort in EFFORTS:
         numbers = peer.search(queries)
         keys, places = np.unique(numbers + 1, return_inverse=True)  # the item of number i has the key i + 1
-        _, vectors = shop._view.locate(keys)
+        vectors = np.zeros((len(keys), queries.shape[1]))
+        shop._view.gather(keys.tolist(), vectors)
         scores = np.einsum("qd,qkd->qk", queries, vectors[places.reshape(numbers.shape)])
         reached = float(np.mean(scores >= floor[:, None]))
         if reached >= least:

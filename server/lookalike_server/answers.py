@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -51,8 +51,7 @@ class Hit(NamedTuple):
         return self.score, self.id
 
 
-@dataclass(frozen=True)
-class Account:
+class Account(NamedTuple):
     """How a search went."""
 
     plan: str = ""
@@ -79,7 +78,7 @@ class SearchResult:
     hits: list[list[Hit]]
     more: list[bool]
     """For each query, whether there are hits beyond those given."""
-    account: Account = Account()
+    account: Account = field(default_factory=Account)
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,20 @@ class Approximate:
     @cached_property
     def _plain(self) -> bool:
         """Whether no row stands for several keys."""
-        return len(self.keys) == int(self.index.ntotal)
+        return len(self.keys) == self._rows
+
+    @cached_property
+    def _keys_or_none(self) -> Keys:
+        """The keys by rows, and at the end, where row -1 looks, a -1."""
+        return np.append(self.keys, -1)
+
+    @cached_property
+    def _rows(self) -> int:
+        return int(self.index.ntotal)
+
+    @cached_property
+    def _refined(self) -> bool:
+        return refined(self.index)
 
     def proposals(self, queries: Vectors, k: int, wanted: Keys | None, spare: int = 0) -> Keys:
         """Returns what may be among the k nearest of the queries [q, d], deleted ones included.
@@ -91,8 +104,8 @@ class Approximate:
 
     def most(self, k: int, spare: int = 0, effort: Effort | None = None) -> int:
         """How many rows are proposed for k hits."""
-        needed = k + _ROUNDED if refined(self.index) else k * (effort or self.effort).refine
-        return min(needed + spare, int(self.index.ntotal))
+        needed = k + _ROUNDED if self._refined else k * (effort or self.effort).refine
+        return min(needed + spare, self._rows)
 
     def _further(self, wanted: int) -> Effort:
         """The effort where only so many keys count: part of what is met on the way does not."""
@@ -107,9 +120,7 @@ class Approximate:
     def _expanded(self, rows: NDArray[np.int64]) -> Keys:
         """The keys that the rows [q, m] stand for; -1 for those of -1."""
         if self._plain:
-            keys = self.keys[rows]
-            keys[rows < 0] = -1
-            return keys
+            return self._keys_or_none[rows]
         there = rows >= 0
         stood_for = self.runs.chosen(rows[there])
         owners = np.nonzero(there)[0].repeat(stood_for.lengths)

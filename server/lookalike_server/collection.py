@@ -155,7 +155,7 @@ class Collection:
         for query in descriptors:
             self.check_dimension(query, "descriptor")
         queries = units(np.asarray(descriptors).reshape(-1, self.space.dimension))
-        with self._gate.inside():
+        with self._gate:
             return self._searcher.search(queries, ask, exclude or [""] * len(queries))
 
     def reached(self, sequence: int) -> Future[None]:
@@ -191,7 +191,7 @@ class Collection:
         return self._searcher.probe if self._view.indexes else None
 
     def probe_recall(self) -> None:
-        with self._gate.inside():
+        with self._gate:
             self._searcher.probe.take(self._view)
 
     def index_attributes(self, paths: Sequence[str]) -> None:
@@ -208,7 +208,7 @@ class Collection:
 
     def back_up(self, path: Path) -> int:
         """Copies the collection, as it is now, to a new file; returns its sequence number."""
-        with self._gate.inside():
+        with self._gate:
             return back_up(self._current.store, path)
 
     def set_document(self, name: str, value_json: str) -> None:
@@ -237,7 +237,7 @@ class Collection:
     @contextmanager
     def state(self) -> Iterator[tuple[Reader, View]]:
         """Gives store and view after one and the same write."""
-        with self._gate.inside(), self._current.state() as state:
+        with self._gate, self._current.state() as state:
             yield state
 
     def _submit(self, apply: Apply, ids: Sequence[str] = (), *, frees: bool = False) -> Future[Written]:

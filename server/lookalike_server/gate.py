@@ -10,30 +10,29 @@ from lookalike_extractor.errors import LookalikeError
 
 
 class Gate:
-    """Counts who is inside. Whoever comes after `close` gets the reason; `wait_empty` waits for the rest."""
+    """Counts who is inside: `with gate:`. After `close` nobody comes in; `wait_empty` waits for the rest."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._left = threading.Condition(self._lock)
         self._inside = 0
         self._reason: LookalikeError | None = None
 
-    @contextmanager
-    def inside(self) -> Iterator[None]:
-        with self._changed:
+    def __enter__(self) -> None:
+        with self._lock:
             self._check()
             self._inside += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._inside -= 1
-                if not self._inside:
-                    self._changed.notify_all()
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._reason is not None and not self._inside:
+                self._left.notify_all()
 
     @contextmanager
     def held(self) -> Iterator[None]:
         """Keeps the gate as it is, for a moment."""
-        with self._changed:
+        with self._lock:
             self._check()
             yield
 
@@ -42,13 +41,14 @@ class Gate:
             raise self._reason
 
     def close(self, reason: LookalikeError) -> bool:
-        """Returns False when it was closed already."""
-        with self._changed:
+        """Who comes from now on gets the reason. Returns False when it was closed already."""
+        with self._lock:
             if self._reason is not None:
                 return False
             self._reason = reason
             return True
 
     def wait_empty(self) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: not self._inside)
+        """To be called once it is closed."""
+        with self._left:
+            self._left.wait_for(lambda: not self._inside)

@@ -1,6 +1,7 @@
 """The thread that makes approximate indexes.
 
-The store's document "indexes" lists their files (index_files.py); "index" holds the settings.
+The store's document "indexes" lists their files (index_files.py); "index" holds the settings, "refused" what
+"auto" need not try again.
 
 Indexes grow as the collection does: rows that no index covers are added to a copy of the last index, or,
 where they are less than a fifth of it, become one of their own. An index takes in those after it once they
@@ -25,6 +26,7 @@ from lookalike_server import building
 from lookalike_server.approximate import Approximate, bare
 from lookalike_server.building import IndexSettings, Stopped, build
 from lookalike_server.caretaker import Caretaker
+from lookalike_server.errors import StoreDamaged
 from lookalike_server.index_files import read_index, remove_others, write_index
 from lookalike_server.parts import Part
 from lookalike_server.view import View
@@ -48,6 +50,7 @@ class Indexer:
         view: gives the view of the moment.
         documents: reads a document of the store.
         publish: puts indexes into the view, and their list into the store.
+        keep: writes a document of the store.
     """
 
     def __init__(
@@ -56,13 +59,13 @@ class Indexer:
         view: Callable[[], View],
         documents: Callable[[str], str | None],
         publish: Callable[[Sequence[Approximate], str], None],
+        keep: Callable[[str, str], None],
     ) -> None:
         self._folder = folder
         self._view = view
         self._documents = documents
         self._publish = publish
-        # How many choices of "auto" did not reach the target, with what settings and about how many items.
-        self._refused: dict[tuple[str, int], int] = {}
+        self._keep_document = keep
         self._entries: dict[Approximate, dict[str, Any]] = {}
         self._loaded = False
         self.building = False
@@ -104,8 +107,8 @@ class Indexer:
     def _step(self) -> bool:
         """Makes one index where one is wanting; returns whether it did."""
         view, settings = self._view(), settings_of(self._documents)
-        tried = (settings.as_json(), view.count // building.EXACT_BELOW)
-        refused = self._refused.get(tried, 0)
+        tried = [settings.as_json(), view.count // building.EXACT_BELOW, faiss.__version__]
+        refused = self._refused(tried)
 
         def factory(rows: int) -> str:
             if refused > 1:
@@ -123,7 +126,7 @@ class Indexer:
                 "%s finds %.3f of the nearest in %s, less than was asked for, and is not used",
                 *(plan.factory, made[0].recall, self._folder.parent.name),
             )
-            self._refused = {tried: refused + 1}
+            self._keep_document("refused", json.dumps({"tried": tried, "kinds": refused + 1}))
             return True
         kept = plan.kept
         self._entries |= {index: write_index(self._folder, index) for index in made}
@@ -131,6 +134,14 @@ class Indexer:
         self._publish([*self._entries], json.dumps([*self._entries.values()]))
         remove_others(self._folder, {entry["file"] for entry in self._entries.values()})
         return True
+
+    def _refused(self, tried: list[object]) -> int:
+        """How many choices of "auto" did not reach the target, of those tried like this."""
+        try:
+            told = json.loads(self._documents("refused") or "{}")
+        except StoreDamaged:  # then they are tried again
+            return 0
+        return int(told["kinds"]) if told.get("tried") == tried else 0
 
     def _made(self, plan: Plan, settings: IndexSettings) -> Approximate:
         faiss.omp_set_num_threads(max(1, (os.cpu_count() or 1) // 2))

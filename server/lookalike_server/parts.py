@@ -44,10 +44,17 @@ class Part:
         held: NDArray[np.intp] = rows[own[rows] == keys[first:last]]
         return held
 
+    @cached_property
+    def whole(self) -> bool:
+        """Whether no key between its first and its last is wanting, nor any row deleted."""
+        return self.living == self.count == self.keys.item(self.count - 1) - self.first + 1
+
     def row_of(self, key: int) -> int:
-        """Returns the row of a key that is not less than the first, or -1 where it is not alive."""
-        row = key - self.first  # where no key is wanting
-        if row >= self.count or self.keys.item(row) != key:
+        """Returns the row of a key; less than 0 where it is not here or not alive."""
+        row = key - self.first
+        if self.whole:
+            return row if row < self.count else -1
+        if not 0 <= row < self.count or self.keys.item(row) != key:
             row = int(self.keys[: self.count].searchsorted(key))
         there = row < self.count and self.alive.item(row) and self.keys.item(row) == key
         return row if there else -1

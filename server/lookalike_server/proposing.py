@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from lookalike_server.parts import Keys, Vectors
-from lookalike_server.scan import NOTHING, Found, best, kth, nearest, pair_scores
+from lookalike_server.scan import Found, best, exact_scores, nearest
 from lookalike_server.view import View
 
 # When a filter leaves less than this share of the items, those that fit are scanned: indexes would miss some.
@@ -27,11 +27,14 @@ def worthwhile(view: View, wanted: Keys | None) -> bool:
 def propose(view: View, queries: Vectors, k: int, wanted: Keys | None) -> list[Found]:
     """Finds about the k nearest for each query float32 [q, d]; what is found is scored exactly."""
     found = _scored(view, queries, _proposed(view, queries, k, wanted), k)
-    scanned = nearest([(part, part.mask(wanted)) for part in view.beside], queries, k)
-    if any(one is not NOTHING for one in scanned):
-        found = [_merged(*both, k) for both in zip(found, scanned, strict=True)]
-    available = view.count if wanted is None else len(wanted)
-    short = [i for i, one in enumerate(found) if len(one.keys) < min(k, available)]
+    if view.bare_count:
+        scanned = nearest([(part, part.mask(wanted)) for part in view.beside], queries, k)
+        found = [
+            best(one.keys + other.keys, one.scores + other.scores, k)
+            for one, other in zip(found, scanned, strict=True)
+        ]
+    needed = min(k, view.count if wanted is None else len(wanted))
+    short = [i for i, one in enumerate(found) if len(one.keys) < needed]
     if short:
         for i, one in zip(short, view.search(queries[short], k, wanted), strict=True):
             found[i] = one
@@ -51,17 +54,11 @@ def _proposed(view: View, queries: Vectors, k: int, wanted: Keys | None) -> Keys
     return keys
 
 
-def _scored(view: View, queries: Vectors, keys: Keys, k: int) -> list[Found]:
+def _scored(view: View, queries: Vectors, proposed: Keys, k: int) -> list[Found]:
     """Returns the k best of the keys [q, m] that are alive, and all that tie with the last of them."""
-    alive, vectors = view.locate(keys.ravel())
-    scores = pair_scores(queries, vectors.reshape(*keys.shape, view.dimension))
-    if keys.shape[1] <= k and alive.all():
-        return [Found(*one) for one in zip(keys, scores, strict=True)]
-    scores[~alive.reshape(keys.shape)] = -np.inf
-    kept = scores >= np.maximum(kth(scores, k), np.float32(-1))[:, None]
-    return [Found(keys[i, one], scores[i, one]) for i, one in enumerate(kept)]
-
-
-def _merged(one: Found, other: Found, k: int) -> Found:
-    keys, scores = np.concatenate([one.keys, other.keys]), np.concatenate([one.scores, other.scores])
-    return best(keys, scores, k) if len(keys) else NOTHING
+    vectors = np.empty((proposed.shape[1], view.dimension))  # of one query: it stays in the processor's cache
+    found = []
+    for query, keys in zip(queries, proposed.tolist(), strict=True):
+        alive = view.gather(keys, vectors)
+        found.append(best(alive, exact_scores(query, vectors[: len(alive)]).tolist(), k))
+    return found

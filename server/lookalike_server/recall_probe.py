@@ -69,8 +69,8 @@ class RecallProbe:
         if query is None:
             own, query = _some_item(view)
         found, exact = propose(view, query[None], _K + 1, None)[0], view.search(query[None], _K + 1)[0]
-        best = np.sort(exact.scores[exact.keys != own])[::-1][:_K]
-        reached = int(np.count_nonzero(found.scores[found.keys != own] >= best[-1]))
+        best = sorted(score for key, score in zip(*exact, strict=True) if key != own)[-_K:]
+        reached = sum(key != own and score >= best[0] for key, score in zip(*found, strict=True))
         return min(reached, len(best)) / len(best)
 
 

@@ -109,14 +109,14 @@ def unit(descriptor: NDArray[Any]) -> Descriptor:
 def units(descriptors: NDArray[Any]) -> NDArray[np.float32]:
     """Returns the descriptors [n, d] scaled to length 1, as float32. Raises DescriptorInvalid."""
     wide = descriptors.astype(np.float64)
-    lengths = [math.sqrt(row.dot(row)) for row in wide]
-    for length in lengths:
+    lengths = np.sqrt(np.vecdot(wide, wide))
+    for length in lengths.tolist():
         if not math.isfinite(length):
             raise DescriptorInvalid("The descriptor holds NaN or infinity.", field="descriptor")
         if length == 0:
             raise DescriptorInvalid("The descriptor is all zeros and has no direction.", field="descriptor")
-    scaled: NDArray[np.float64] = wide / np.array(lengths)[:, None]
-    return scaled.astype(np.float32)
+    wide /= lengths[:, None]
+    return wide.astype(np.float32)
 
 
 def compact_attributes(text: str) -> str:

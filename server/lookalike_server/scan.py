@@ -22,20 +22,20 @@ _SPARE_HITS = 8
 
 
 class Found(NamedTuple):
-    """What one query found: keys int64 [m] and scores float32 [m], -1..1, in no order."""
+    """What one query found, in no order; scores are -1..1.
 
-    keys: Keys
-    scores: NDArray[np.float32]
+    Lists, as there are few: of a dozen numbers Python chooses in less time than it takes to call numpy.
+    """
 
-
-NOTHING = Found(np.empty(0, np.int64), np.empty(0, np.float32))
+    keys: list[int]
+    scores: list[float]
 
 
 def nearest(parts: Sequence[tuple[Part, Mask]], queries: Vectors, k: int) -> list[Found]:
     """Finds, for each query [q, d], the k best rows of the masks and all that tie with the last of them."""
     found = [(part, *_nearest(queries, part, mask, k)) for part, mask in parts if mask.any()]
     if not found or not len(queries):
-        return [NOTHING] * len(queries)
+        return [Found([], [])] * len(queries)
     rough = np.concatenate([scores for _, scores, _ in found], axis=1)
     which = np.concatenate([np.full(rows.shape[1], i) for i, (_, _, rows) in enumerate(found)])
     rows = np.concatenate([rows for _, _, rows in found], axis=1)
@@ -44,14 +44,14 @@ def nearest(parts: Sequence[tuple[Part, Mask]], queries: Vectors, k: int) -> lis
     for query, scores, places, least in zip(queries, rough, rows, floor, strict=True):
         kept = np.flatnonzero((scores >= least) & (scores > -np.inf))
         keys, vectors = _gathered([part for part, _, _ in found], which[kept], places[kept])
-        answers.append(best(keys, exact_scores(query, vectors), k))
+        answers.append(best(keys.tolist(), exact_scores(query, vectors).tolist(), k))
     return answers
 
 
 def within(parts: Sequence[tuple[Part, Mask]], query: Descriptor, least: float, most: int) -> Found:
     """Finds all rows of the masks with at least that score; of more than `most` the best, with ties."""
     tolerance = _tolerance(len(query))
-    floor, found = least - tolerance, NOTHING
+    floor, found = least - tolerance, Found([], [])
     for part, mask in parts:
         rows = np.flatnonzero(mask)
         vectors = part.vectors[: part.count]
@@ -59,26 +59,20 @@ def within(parts: Sequence[tuple[Part, Mask]], query: Descriptor, least: float, 
         near = rows[rough >= floor]
         scores = exact_scores(query, part.vectors[near])
         kept = scores.astype(np.float64) >= least
-        keys = np.concatenate([found.keys, part.keys[near[kept]]])
-        found = Found(keys, np.concatenate([found.scores, scores[kept]]))
-        if len(found.keys) > most:
-            found = best(found.keys, found.scores, most)
-            floor = float(found.scores.min()) - tolerance
+        keys, good = part.keys[near[kept]].tolist(), scores[kept].tolist()
+        found = best(found.keys + keys, found.scores + good, most)
+        if len(found.keys) >= most:
+            floor = min(found.scores) - tolerance
     return found
 
 
-def exact_scores(query: Descriptor, vectors: Vectors) -> NDArray[np.float32]:
+def exact_scores(query: Descriptor, vectors: NDArray[np.floating]) -> NDArray[np.float32]:
     """Returns the cosine of the query [d] and each vector [n, d], -1..1, the same wherever a row stands."""
-    scores: NDArray[np.float32] = pair_scores(query[None], vectors[None])[0]
+    wide = vectors.astype(np.float64, copy=False)
+    scores: NDArray[np.float32] = np.vecdot(wide, query.astype(np.float64)).astype(np.float32)
+    np.minimum(scores, 1, out=scores)
+    np.maximum(scores, -1, out=scores)
     return scores
-
-
-def pair_scores(queries: Vectors, vectors: Vectors) -> NDArray[np.float32]:
-    """Returns the exact scores of each query [q, d] and its own vectors [q, m, d]: float32 [q, m]."""
-    scores = np.empty(vectors.shape[:2])
-    for query, own, products in zip(queries.astype(np.float64), vectors, scores, strict=True):
-        np.vecdot(own.astype(np.float64), query, out=products)  # stays in the processor's cache
-    return np.minimum(np.maximum(scores, -1), 1).astype(np.float32)
 
 
 def _nearest(
@@ -145,9 +139,10 @@ def _gathered(
     return keys, vectors
 
 
-def best(keys: Keys, scores: NDArray[np.float32], k: int) -> Found:
+def best(keys: list[int], scores: list[float], k: int) -> Found:
     """Returns the k best, and all that tie with the last of them."""
     if len(scores) <= k:
         return Found(keys, scores)
-    kept = scores >= kth(scores[None], k)
-    return Found(keys[kept], scores[kept])
+    least = sorted(scores)[-k]
+    kept = [key for key, score in zip(keys, scores, strict=True) if score >= least]
+    return Found(kept, [score for score in scores if score >= least])

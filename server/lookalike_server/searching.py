@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain
 
 from lookalike_server.answers import Account, Ask, Hit, SearchResult
@@ -141,7 +142,7 @@ class _Run:
         leaders = self._deep_enough(self.queries, exclude, self.wanted, replace(self.ask, group_size=1))
         return [self._filled(*one) for one in zip(self.queries, exclude, leaders, strict=True)]
 
-    @property
+    @cached_property
     def through_index(self) -> bool:
         """Pages and groups must see everything to be in order."""
         plain = not (self.ask.exact or self.ask.every or self.ask.group_by or self.ask.after)
@@ -151,9 +152,8 @@ class _Run:
         plan = "exact scan" if self.wanted is None else "exact scan of the items that fit"
         compared = self._most(self.wanted)
         if self.through_index:
-            beside = sum(part.living for part in self.view.beside)
-            plan = f"{self.view.efforts}, exact scan of {beside} items beside"
-            compared = beside + sum(one.most(self.ask.k) for one in self.view.indexes)
+            plan = self.view.plan
+            compared = self.view.bare_count + sum(one.most(self.ask.k) for one in self.view.indexes)
         return Account(
             plan=plan,
             items=self.view.count,
@@ -176,10 +176,8 @@ class _Run:
         while True:
             found = self._scan(queries, depth, wanted)
             begin = time.perf_counter()
-            keys = [one.keys.tolist() for one in found]
-            rows = self.searcher.rows(set(chain.from_iterable(keys)), self.reader)
-            scored = zip(keys, (one.scores.tolist() for one in found), exclude, strict=True)
-            chosen = [choose(_hits(*one, rows), ask) for one in scored]
+            rows = self.searcher.rows(set(chain.from_iterable(one.keys for one in found)), self.reader)
+            chosen = [choose(_hits(one, own, rows), ask) for one, own in zip(found, exclude, strict=True)]
             self.rows_seconds += time.perf_counter() - begin
             if ask.every or depth >= self._most(wanted) or all(c.enough for c in chosen):
                 return chosen
@@ -210,11 +208,10 @@ class _Run:
         return leaders._replace(hits=sorted([*whole.hits, *lone], key=lambda hit: (-hit.score, hit.id)))
 
 
-def _hits(keys: list[int], scores: list[float], own: str, rows: dict[int, Row]) -> list[Hit]:
-    hits = []
-    for key, score in zip(keys, scores, strict=True):
+def _hits(found: Found, own: str, rows: dict[int, Row]) -> list[Hit]:
+    ordered = []
+    for key, score in zip(*found, strict=True):
         row = rows[key]
-        if row.id != own:
-            hits.append(Hit(row.id, score, row.attributes_json))
-    hits.sort(key=lambda hit: (-hit.score, hit.id))
-    return hits
+        ordered.append((-score, row.id, row.attributes_json))
+    ordered.sort()
+    return [Hit(item_id, -below, attributes) for below, item_id, attributes in ordered if item_id != own]

@@ -35,7 +35,11 @@ class Tending:
         self._submit = submit
         self._keeper = Keeper(current.segments, lambda: current.view, self._publish_rewrite)
         self.indexer = Indexer(
-            current.folder / "indexes", lambda: current.view, documents, self._publish_indexes
+            current.folder / "indexes",
+            lambda: current.view,
+            documents,
+            self._publish_indexes,
+            self._keep_document,
         )
         self._keeper.wake()
         self.indexer.wake()
@@ -59,3 +63,6 @@ class Tending:
 
     def _publish_indexes(self, indexes: Sequence[Approximate], listed: str) -> None:
         self._submit(partial(self._current.replace_indexes, indexes, listed)).result()
+
+    def _keep_document(self, name: str, value: str) -> None:
+        self._submit(lambda writing: writing.set_document(name, value)).result()

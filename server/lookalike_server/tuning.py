@@ -40,7 +40,7 @@ def tuned(
         return replace(index, recall=1.0)
     rows = Living(parts)
     exact = nearest([(part, part.alive) for part in parts], queries, _K)
-    truth = np.array([np.sort(one.scores)[-_K:][0] if len(one.scores) else -2 for one in exact], np.float32)
+    truth = np.array([sorted(one.scores)[-_K:][0] if one.scores else -2 for one in exact], np.float32)
     widths, refines = _widths(index.index), _refines(index.index)
     best: Approximate | None = None
     while widths and refines:

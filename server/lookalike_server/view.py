@@ -7,10 +7,12 @@ deletion copies the one mask it changes. Whoever searches keeps the view it bega
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lookalike_server.approximate import Approximate, bare
 from lookalike_server.parts import Keys, Mask, Part, Vectors
@@ -19,8 +21,6 @@ from lookalike_server.scan import Found, nearest, within
 from lookalike_server.schema import TALLY_MODULUS
 
 PART_ROWS = 32_768
-# With more keys for each part than this, numpy finds them faster part by part than Python one by one.
-_FEW_KEYS = 8
 
 
 class View:
@@ -106,9 +106,15 @@ class View:
         return bare(self.parts, self.indexes)
 
     @cached_property
-    def efforts(self) -> str:
-        """How the indexes are searched, in words."""
-        return ", ".join(f"{one.factory} at {one.effort}" for one in self.indexes)
+    def bare_count(self) -> int:
+        """How many living rows no index covers."""
+        return sum(part.living for part in self.beside)
+
+    @cached_property
+    def plan(self) -> str:
+        """How it is searched through its indexes, in words."""
+        efforts = (f"{one.factory} at {one.effort}" for one in self.indexes)
+        return f"{', '.join(efforts)}, exact scan of {self.bare_count} items beside"
 
     @cached_property
     def touched(self) -> tuple[bool, ...]:
@@ -116,32 +122,23 @@ class View:
         living = [sum(p.between(i.first, i.last).living for p in self.parts) for i in self.indexes]
         return tuple(count < len(i.keys) for count, i in zip(living, self.indexes, strict=True))
 
-    def locate(self, keys: Keys) -> tuple[Mask, Vectors]:
-        """Finds the rows of keys.
+    def gather(self, keys: Iterable[int], into: NDArray[np.float64]) -> list[int]:
+        """Copies the vectors of those keys that are alive into the first rows of `into`; returns these keys.
 
-        Returns which of them are alive, bool [n], and the vectors of those float32 [n, d], zeros of others.
+        A few rows anywhere in memory: Python finds them quicker than numpy does.
         """
-        alive, vectors = np.zeros(len(keys), np.bool_), np.empty((len(keys), self.dimension), np.float32)
-        homes = self._firsts.searchsorted(keys, "right") - 1
-        if len(keys) <= _FEW_KEYS * len(self.parts):
-            for i, (key, home) in enumerate(zip(keys.tolist(), homes.tolist(), strict=True)):
-                row = self.parts[home].row_of(key) if home >= 0 else -1
-                alive[i] = row >= 0
-                vectors[i] = self.parts[home].vectors[row] if row >= 0 else 0
-            return alive, vectors
-        for home, part in enumerate(self.parts):
-            places = np.flatnonzero(homes == home)
-            rows = np.minimum(part.keys[: part.count].searchsorted(keys[places]), part.count - 1)
-            here = (part.keys[rows] == keys[places]) & part.alive[rows]
-            alive[places] = here
-            vectors[places[here]] = part.vectors[rows[here]]
-        if not alive.all():
-            vectors[~alive] = 0
-        return alive, vectors
+        parts, firsts, alive = self.parts, self._firsts, list[int]()
+        for key in keys if parts else ():
+            part = parts[bisect_right(firsts, key) - 1]
+            row = part.row_of(key)
+            if row >= 0:
+                into[len(alive)] = part.vectors[row]
+                alive.append(key)
+        return alive
 
     @cached_property
-    def _firsts(self) -> Keys:
-        return np.array([part.keys[0] for part in self.parts], np.int64)
+    def _firsts(self) -> list[int]:
+        return [part.first for part in self.parts]
 
     def within(self, query: Descriptor, least: float, most: int, wanted: Keys | None = None) -> Found:
         """Finds all rows whose score is at least `least`; of more than `most` the best, and all that tie."""

@@ -360,9 +360,18 @@ def test_an_index_worse_than_asked_for_is_not_used_unless_it_was_chosen(
     with Catalog(tmp_path) as catalog:
         collection = catalog.create("shop", SPACE)
         fill(collection)
-        waited(collection, lambda: 2 in collection._tending.indexer._refused.values())
+        waited(collection, lambda: '"kinds": 2' in (collection.get_document("refused") or ""))
         assert recall(collection) == 1
         assert collection.index_status().indexed == 0
+    monkeypatch.setattr(indexer, "build", lambda *_: pytest.fail("it was refused already"))
+    with Catalog(tmp_path) as catalog:
+        collection = catalog.get("shop")
+        indexing = collection._tending.indexer
+        waited(collection, lambda: indexing._loaded and not indexing._step())
+        assert collection.index_status().indexed == 0
+    monkeypatch.setattr(indexer, "build", building.build)
+    with Catalog(tmp_path) as catalog:
+        collection = catalog.get("shop")
         collection.configure_index(IndexSettings(kind="HNSW16,SQfp16"))
         waited(collection, covered(collection, COUNT - 512))
         assert collection.index_status().recall == 0.5

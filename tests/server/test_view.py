@@ -33,11 +33,14 @@ def expected(rows: dict[int, np.ndarray], query: np.ndarray, k: int) -> dict[int
 
 
 def check(view: View, rows: dict[int, np.ndarray], k: int, wanted: set[int] | None = None) -> None:
+    gathered = np.empty((view.sequence + 3, 4))
+    assert view.gather(range(-1, view.sequence + 2), gathered) == sorted(rows)
+    assert np.array_equal(gathered[: len(rows)], np.array([rows[key] for key in sorted(rows)]).reshape(-1, 4))
     queries = vectors_of(99, 5)
     keys = None if wanted is None else np.array(sorted(wanted), np.int64)
     chosen = rows if wanted is None else {key: rows[key] for key in rows if key in wanted}
     for query, found in zip(queries, view.search(queries, k, keys), strict=True):
-        assert dict(zip(found.keys.tolist(), found.scores.tolist(), strict=True)) == expected(
+        assert dict(zip(*found, strict=True)) == expected(
             chosen, query, k
         )
 
@@ -91,7 +94,7 @@ def test_a_score_does_not_depend_on_the_company_of_its_row_or_query() -> None:
     alone = view.search(vectors[:1], 100)[0]
     among = view.search(vectors, 100)[0]
     assert np.array_equal(np.sort(alone.scores), np.sort(among.scores))
-    scores = dict(zip(alone.keys.tolist(), alone.scores.tolist(), strict=True))
+    scores = dict(zip(*alone, strict=True))
     assert scores[8] == scores[41] == scores[94]
 
 
