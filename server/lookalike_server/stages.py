@@ -16,6 +16,7 @@ from lookalike_extractor.images import ImageLimits
 
 from lookalike_server.batcher import Line
 from lookalike_server.cache import ResultCache
+from lookalike_server.costs import SMALLEST
 from lookalike_server.decoding import Decoding
 from lookalike_server.jobs import Batch, Job
 from lookalike_server.replicas import Replica, names_of, rests
@@ -29,6 +30,8 @@ _SHARE, _LEAST = 0.95, 4
 # times as long as the smallest, or so long.
 _TIMES_BESIDE_INTERACTIVE, _SECONDS_BESIDE_INTERACTIVE = 1.25, 0.010
 _ABOUT_SECONDS = 10.0
+# A batch of one costs bulk a quarter of its images a second, which is too much for a caller who came once.
+_JUST_NOW_SECONDS = 1.0
 # Now and then a batch is so many times as large: what is efficient is learned from sizes that differ.
 _LARGER, _LARGER_EACH = 4, 16
 _HANGING_JOIN_SECONDS = 1.0
@@ -131,22 +134,23 @@ class Stages:
 
     def efficient(self, model: Model, *, bulk: bool) -> int:
         """The size over which a batch only keeps everybody waiting for longer."""
-        if bulk and self._interactive_about():
-            cost = model.cost
-            short = max(_TIMES_BESIDE_INTERACTIVE * cost.seconds(cost.smallest), _SECONDS_BESIDE_INTERACTIVE)
-            return max(cost.smallest, min(cost.efficient(_SHARE), cost.within(short)))
-        return model.cost.efficient(_SHARE, _LEAST)
+        cost = model.cost
+        if bulk and self._interactive_within(_ABOUT_SECONDS):
+            least = cost.smallest if self._interactive_within(_JUST_NOW_SECONDS) else SMALLEST
+            short = max(_TIMES_BESIDE_INTERACTIVE * cost.seconds(least), _SECONDS_BESIDE_INTERACTIVE)
+            return max(least, min(cost.efficient(_SHARE), cost.within(short)))
+        return cost.efficient(_SHARE, _LEAST)
 
     def largest(self, model: Model, *, bulk: bool) -> int:
         """The efficient size; now and then a larger one, where it keeps no interactive caller waiting."""
         size = self.efficient(model, bulk=bulk)
-        if bulk and self._interactive_about():
+        if bulk and self._interactive_within(_ABOUT_SECONDS):
             return size
         self._asked += 1
         return size if self._asked % _LARGER_EACH else size * _LARGER
 
-    def _interactive_about(self) -> bool:
-        return time.monotonic() - self.interactive_at < _ABOUT_SECONDS
+    def _interactive_within(self, seconds: float) -> bool:
+        return time.monotonic() - self.interactive_at < seconds
 
     def seconds(self, model: Model, images: int) -> float:
         """Of a batch of so many."""

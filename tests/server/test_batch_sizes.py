@@ -60,6 +60,8 @@ def test_beside_them_bulk_is_computed_image_by_image_where_one_takes_less_than_t
     stages.interactive_at = time.monotonic()
     assert stages.efficient(costing(0.014, 0.001, pads_one=False), bulk=True) == 1
     assert stages.efficient(costing(0.014, 0.001, pads_one=True), bulk=True) == 2
+    stages.interactive_at -= 2  # nobody came since
+    assert stages.efficient(costing(0.014, 0.001, pads_one=False), bulk=True) == 2
 
 
 def test_a_wrong_first_impression_of_what_batches_cost_is_unlearned(stages: Stages) -> None:
