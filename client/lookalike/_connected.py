@@ -50,7 +50,9 @@ class Connected:
         """A client of a server inside this program, with its collections in `data_dir`.
 
         Without `data_dir` they are in the user's data directory. `settings` are the server's, as
-        `device="cpu"`. Needs the `server` extra: ExtraMissing tells the line that installs it.
+        `device="cpu"`; `images` tells about how many are to come: for a thousand and more it takes seconds to
+        find out which runtime is the fastest. Needs the `server` extra: ExtraMissing tells the line that
+        installs it.
         FailedPrecondition when another process has the directory open.
         """
         from lookalike import embedded

@@ -27,7 +27,8 @@ import numpy as np
 
 from lookalike import _shared
 from lookalike._connection import Access
-from lookalike.v1 import embedding_pb2, embedding_pb2_grpc, types_pb2
+from lookalike.errors import InvalidArgument
+from lookalike.v1 import embedding_pb2, embedding_pb2_grpc, models_pb2, models_pb2_grpc, types_pb2
 
 # Calls of the open loop that may be unanswered at once; more would measure this program's memory.
 _MOST_UNANSWERED = 4096
@@ -90,17 +91,36 @@ class Result:
 async def measure(access: Access, files: Sequence[bytes], load: Load) -> Result:
     """Asks the server for descriptors of the files, over and over.
 
-    Raises the error of the first call when that one fails: a wrong address or recipe is no measurement.
+    Raises the error of the first call when that one fails: a wrong address or recipe is no measurement. So is
+    a call that is larger than the server reads: InvalidArgument.
     """
     channel = access.aio_channel(options=[("grpc.enable_retries", 0)])
+    info: Any = models_pb2_grpc.ModelServiceStub(channel).GetServerInfo
     runner = _Runner(embedding_pb2_grpc.EmbeddingServiceStub(channel), files, load)
     try:
+        told = await info(models_pb2.GetServerInfoRequest(), timeout=load.timeout)
+        _check_size(files, load.images, told.limits)
         await runner.call()
         return await runner.run()
     except grpc.RpcError as error:
         raise _shared.error_of(error, access.target) from None
     finally:
         await channel.close()
+
+
+def _check_size(files: Sequence[bytes], images: int, limits: models_pb2.Limits) -> None:
+    """Raises InvalidArgument for calls that the server would not read."""
+    if images > limits.max_images_per_message:
+        raise InvalidArgument(
+            f"the server takes at most {limits.max_images_per_message:,} images a call, not {images:,}; "
+            "ask for fewer with --images"
+        )
+    largest = sum(map(len, itertools.islice(itertools.cycle(sorted(files, key=len, reverse=True)), images)))
+    if largest > limits.max_message_bytes:
+        raise InvalidArgument(
+            f"calls of {images:,} of these photos have up to {largest:,} bytes, the server reads at most "
+            f"{limits.max_message_bytes:,}; ask for fewer with --images"
+        )
 
 
 class _Runner:

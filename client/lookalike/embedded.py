@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from lookalike_server.app import EmbeddedServer
 
 
-def start(data_dir: str | os.PathLike[str] | None, **settings: Any) -> EmbeddedServer:
-    """Starts it on `data_dir` (None: the user's data directory).
+def start(data_dir: str | os.PathLike[str] | None, images: int = 0, **settings: Any) -> EmbeddedServer:
+    """Starts it on `data_dir` (None: the user's data directory), for about so many images.
 
     Raises ExtraMissing without the `server` extra, FailedPrecondition when another process has the directory.
     """
@@ -29,6 +29,6 @@ def start(data_dir: str | os.PathLike[str] | None, **settings: Any) -> EmbeddedS
         ) from None
     try:
         loaded = lookalike_server.loading.load_settings({"data": data_dir, **settings})
-        return lookalike_server.app.EmbeddedServer(loaded)
+        return lookalike_server.app.EmbeddedServer(loaded, images)
     except LookalikeError as error:
         raise _shared.error_class(error.status)(error.message, error.reason, error.metadata) from None

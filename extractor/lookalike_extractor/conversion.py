@@ -58,7 +58,7 @@ def _of_run(module: fx.GraphModule, example: Tensor) -> Any:
     """None where another batch would be another run, or OpenVINO does not take it."""
     try:
         with converting("OpenVINO"), torch.no_grad():
-            warnings.simplefilter("error", torch.jit.TracerWarning)  # tells what was taken for granted
+            warnings.simplefilter("error", torch.jit._trace.TracerWarning)  # tells what was taken for granted
             images = example.contiguous()
             seen = torch.jit.trace(_Outputs(module), images, check_trace=False)
             model = _named(needed("openvino").convert_model(seen, example_input=images), module, example)

@@ -13,6 +13,7 @@ import shutil
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, suppress
@@ -41,6 +42,7 @@ from lookalike_server.errors import ConfigInvalid, InternalError
 from lookalike_server.fronts.server import FrontEnds
 from lookalike_server.interceptors import CallInterceptor
 from lookalike_server.operations import Operations
+from lookalike_server.own_process import STARTED
 from lookalike_server.reloading import Reloading, sources
 from lookalike_server.services.duplicates import DuplicateServicer
 from lookalike_server.signals import Again, Stop, heed_signals, tell_manager
@@ -50,7 +52,11 @@ __all__ = ["SERVICES", "Again", "EmbeddedServer", "Stop", "run", "serve"]
 
 # What a server that only its own program can reach leaves out, whatever the environment says.
 _LEFT_OUT = ("tls_certificate", "tls_key", "tls_client_ca", "token_file", "metrics_address", "admin_address")
-_PRIVATE = {**dict.fromkeys(_LEFT_OUT), "front_ends": 0, "model_process": False}
+_PRIVATE: dict[str, object] = {**dict.fromkeys(_LEFT_OUT), "front_ends": 0, "model_process": False}
+
+# What a trial and a conversion to OpenVINO take is made up for by some 400 images (EfficientNet-Lite0 on
+# two cores); of a folder so large, many may be known already.
+_IMAGES_FOR_TRIAL = 1000
 
 # What a call may need to send its last message once nothing else is left to do.
 _PARTING_SECONDS = 0.5
@@ -159,14 +165,22 @@ async def _serve(settings: Settings, read: Callable[[], Settings]) -> None:
     heed_signals(stop, again)
 
     def ready(address: str, engine: Engine) -> None:
+        runtimes = ", ".join(dict.fromkeys(model.runtime for model in engine.served.models))
         print(
             f"lookalike {version('lookalike')} serves {', '.join(engine.recipes)} on {address} "
-            f"({engine.device}), data in {settings.data}",
+            f"({engine.device}: {runtimes}), data in {settings.data}; "
+            f"ready after {time.monotonic() - STARTED:.1f} s",
             flush=True,
         )
         tell_manager("READY=1")
 
     await run(settings, stop, ready, again)
+
+
+def own_settings(settings: Settings, images: int) -> Settings:
+    """Those of an embedded server for about so many images."""
+    few = {"runtime": "eager"} if settings.runtime == "auto" and images < _IMAGES_FOR_TRIAL else {}
+    return settings.model_copy(update=_PRIVATE | few)
 
 
 class EmbeddedServer:
@@ -177,6 +191,8 @@ class EmbeddedServer:
 
     Args:
         settings: their address is not used.
+        images: how many are to come, about. For a thousand and more a trial of runtimes pays, which takes
+            seconds; with fewer, `runtime = "auto"` is "eager".
 
     Attributes:
         target: what a client connects to, as "unix:/tmp/...".
@@ -184,12 +200,10 @@ class EmbeddedServer:
     Raises ConfigInvalid, DataDirectoryBusy and what the models raise.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, images: int = 0) -> None:
         if settings.torch_threads:
             set_threads(settings.torch_threads)
-        if settings.runtime == "auto":
-            # What lives for one command is over before a trial of runtimes has paid.
-            settings = settings.model_copy(update={"runtime": "eager"})
+        settings = own_settings(settings, images)
         tune_allocator()
         self._folder = tempfile.mkdtemp(prefix="lookalike-")  # mode 0700
         self.target = f"unix:{self._folder}/socket"
@@ -226,7 +240,7 @@ class EmbeddedServer:
 
     def _run(self, settings: Settings) -> None:
         try:
-            asyncio.run(self._serve(settings.model_copy(update={"address": self.target, **_PRIVATE})))
+            asyncio.run(self._serve(settings.model_copy(update={"address": self.target})))
         except BaseException as error:
             if not self._ready.done():
                 self._ready.set_exception(error)

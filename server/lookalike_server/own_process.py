@@ -5,9 +5,13 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import NoReturn
+
+STARTED = time.monotonic()
+"""When this process began, about: a command that serves imports this before what takes seconds."""
 
 # Looks at what is waited for, some ten microseconds. See docs/serving.md for what it was chosen by.
 _SPINS = 10_000
@@ -37,7 +41,7 @@ def environment_apart(*, torch_only: bool) -> Mapping[str, str]:
 
 
 def leave(status: int) -> NoReturn:
-    """Ends this process at once: to take apart an interpreter that has torch takes over a second, for nothing.
+    """Ends this process at once: to take apart an interpreter that has torch takes over a second.
 
     To be called when all is closed. What was registered for the end of the process is done.
     """

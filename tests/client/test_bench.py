@@ -14,7 +14,7 @@ from fake_server import FakeServer
 from lookalike._connection import Access
 from lookalike.bench import Load, Result, made_pictures, measure, unlike
 from lookalike.cli.app import run
-from lookalike.errors import NotFound, Unavailable
+from lookalike.errors import InvalidArgument, NotFound, Unavailable
 from photos import encode, photo
 from PIL import Image, ImageChops
 
@@ -66,6 +66,18 @@ def test_a_first_call_that_fails_is_no_measurement(server: FakeServer) -> None:
         measured(server)
     with pytest.raises(Unavailable):
         asyncio.run(measure(Access("127.0.0.1:1"), [PICTURE], Load(timeout=1)))
+
+
+@pytest.mark.parametrize(
+    ("limit", "told"), [("images_per_message", "at most 4 images"), ("message_bytes", "bytes")]
+)
+def test_calls_that_the_server_would_not_read_are_told_with_what_to_do(
+    server: FakeServer, limit: str, told: str
+) -> None:
+    setattr(server.limits, f"max_{limit}", 4)
+    with pytest.raises(InvalidArgument, match=f"{told}.*--images"):
+        measured(server, images=5)
+    assert server.calls["Embed"] == 0
 
 
 def test_a_picture_in_other_bytes_is_the_same_picture() -> None:

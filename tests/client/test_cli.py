@@ -464,3 +464,10 @@ def test_searches_can_be_listed_watched_cancelled_and_deleted(
     assert shell("jobs", "watch", "job-1") == 0
     assert shell("jobs", "cancel", "job-1") == shell("jobs", "delete", "job-1") == 0
     assert server.cancelled_jobs == server.deleted_jobs == ["job-1"]
+
+
+def test_an_admin_socket_that_is_not_there_is_told_with_the_setting_that_makes_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["admin", "status", "--socket", f"unix:{tmp_path}/admin"]) == 1
+    assert "setting admin_address" in capsys.readouterr().err

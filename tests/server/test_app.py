@@ -19,7 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from lookalike.v1 import embedding_pb2_grpc, models_pb2, models_pb2_grpc
 from lookalike_server.__main__ import main
-from lookalike_server.app import SERVICES, EmbeddedServer, Stop, run, serve
+from lookalike_server.app import SERVICES, EmbeddedServer, Stop, own_settings, run, serve
 from lookalike_server.config import RecipeTable, Settings, TapTable
 from lookalike_server.engine import Engine
 from lookalike_server.errors import ConfigInvalid, DataDirectoryBusy, InternalError, ListenFailed
@@ -333,3 +333,14 @@ def test_a_signal_ends_the_process_with_status_zero(tmp_path: Path) -> None:
     rest, errors = process.communicate(timeout=60)
     assert f"serves near_duplicate, semantic on unix:{tmp_path}/s" in line
     assert (rest, errors, process.returncode) == ("", "", 0)
+
+
+@pytest.mark.parametrize(
+    ("wish", "images", "runtime"),
+    [("auto", 30, "eager"), ("auto", 1200, "auto"), ("eager", 1200, "eager"), ("openvino", 1, "openvino")],
+)
+def test_an_embedded_server_tries_runtimes_where_many_images_are_to_come(
+    wish: str, images: int, runtime: str
+) -> None:
+    settings = own_settings(Settings(runtime=wish, front_ends=2), images)
+    assert (settings.runtime, settings.front_ends, settings.model_process) == (runtime, 0, False)

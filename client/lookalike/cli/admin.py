@@ -11,6 +11,7 @@ import grpc
 
 from lookalike import _shared
 from lookalike.cli.output import print_json, say
+from lookalike.errors import Unavailable
 from lookalike.v1 import admin_pb2 as pb
 from lookalike.v1 import admin_pb2_grpc
 
@@ -119,4 +120,11 @@ def _admin(socket: str) -> Iterator[Any]:
         try:
             yield admin_pb2_grpc.AdminServiceStub(channel)
         except grpc.RpcError as error:
-            raise _shared.error_of(error, socket) from None
+            told = _shared.error_of(error, socket)
+            if told.reason == "UNREACHABLE":
+                raise Unavailable(
+                    f"no server has its admin socket at {socket}; start it with the setting "
+                    f"admin_address = {socket!r} (LOOKALIKE_ADMIN_ADDRESS)",
+                    told.reason,
+                ) from None
+            raise told from None

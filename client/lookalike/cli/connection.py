@@ -76,8 +76,11 @@ def access_given() -> dict[str, Any]:
 
 
 @contextmanager
-def connect(server: str | None, data: Path | None) -> Iterator[Client]:
-    """A client of the server, or of an engine of our own. A flag wins over the environment."""
+def connect(server: str | None, data: Path | None, images: int = 0) -> Iterator[Client]:
+    """A client of the server, or of an engine of our own for about so many images.
+
+    A flag wins over the environment.
+    """
     from lookalike import Client
 
     if data is not None and server is not None:
@@ -89,6 +92,6 @@ def connect(server: str | None, data: Path | None) -> Iterator[Client]:
             yield client
         return
     with interruptible("nothing was changed"), waiting("starting the engine"):
-        client = Client.embedded(data)
+        client = Client.embedded(data, images=images)
     with client:
         yield client

@@ -120,7 +120,7 @@ def command(
     wish = Wish(folders, against, recipe, threshold, precision, policy, new_only)
     found = find(wish)
     machine = platform.node() if server else ""  # two machines may have folders of the same name
-    with connect(server, data) as client, interruptible(_KEPT):
+    with connect(server, data, len(found.photos)) as client, interruptible(_KEPT):
         outcome, report = search(client, found, wish, machine)
         written = _write(report, output, csv_file, parquet_file)
         if as_json:

@@ -61,7 +61,7 @@ def command(
     write = _writer(output)
     found = find_photos(photos)
     start = time.monotonic()
-    with connect(server, data) as client, interruptible(f"{output} was not written"):
+    with connect(server, data, len(found.photos)) as client, interruptible(f"{output} was not written"):
         paths, rows, failed = _embed(client, found.photos, recipe)
     failed = [*found.unreadable, *failed]
     if rows:

@@ -32,7 +32,7 @@ def command(
     from lookalike.cli.photos import find_photos
 
     found = find_photos(photos)
-    with connect(server, data) as client:
+    with connect(server, data, len(found.photos)) as client:
         shelf = client.create_collection(collection, recipe, exist_ok=True)
         with interruptible(
             f"what was indexed is kept in {collection!r}; the same command goes on from there"

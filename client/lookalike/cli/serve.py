@@ -65,9 +65,9 @@ def command(config: Path | None, recipes: str | None, **flags: Any) -> int:
     except ConfigInvalid as error:
         return fail(str(error), 2)
     if sys.stderr.isatty():
-        print("Loading; a line tells when it serves.", file=sys.stderr)
+        print("Loading models and trying runtimes; a line tells when it serves.", file=sys.stderr)
     before_torch()
     start_early(settings)
     from lookalike_server.app import serve  # here, because a wrong flag needs no torch
 
-    leave(serve(settings, read))
+    return leave(serve(settings, read))
