@@ -49,3 +49,12 @@ def test_commands_that_serve_say_so_before_torch_is_there() -> None:
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def test_leaving_does_what_was_registered_for_the_end_and_writes_what_was_said() -> None:
+    code = (
+        "import atexit; from lookalike_server.own_process import leave\n"
+        "atexit.register(print, 'closed'); print('said'); leave(3)"
+    )
+    left = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (left.returncode, left.stdout) == (3, "said\nclosed\n")
