@@ -40,9 +40,7 @@ def check(view: View, rows: dict[int, np.ndarray], k: int, wanted: set[int] | No
     keys = None if wanted is None else np.array(sorted(wanted), np.int64)
     chosen = rows if wanted is None else {key: rows[key] for key in rows if key in wanted}
     for query, found in zip(queries, view.search(queries, k, keys), strict=True):
-        assert dict(zip(*found, strict=True)) == expected(
-            chosen, query, k
-        )
+        assert dict(zip(*found, strict=True)) == expected(chosen, query, k)
 
 
 @given(
