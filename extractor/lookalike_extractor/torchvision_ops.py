@@ -15,8 +15,11 @@ from torch import nn
 
 def torchvision_ops() -> tuple[ModuleType, ...]:
     """The module torchvision.ops if it is loaded, or nothing."""
-    name = "torchvision.ops"
-    return (importlib.import_module(name),) if name in sys.modules else ()
+    if "torchvision.ops" not in sys.modules:
+        return ()
+    ops = importlib.import_module("torchvision.ops")
+    _modules(ops)  # before whoever asks begins to trace: torch.fx then has functions in the classes' places
+    return (ops,)
 
 
 def torchvision_modules(*names: str) -> tuple[type[nn.Module], ...]:
