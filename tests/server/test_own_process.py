@@ -10,31 +10,32 @@ import pytest
 from lookalike_server.own_process import before_torch, environment_apart
 
 
-@pytest.mark.parametrize("name", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT"])
-def test_how_threads_wait_is_left_to_whoever_has_said_so(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def unsaid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has said how threads wait; what the test makes the environment say is taken back."""
     monkeypatch.setenv("GOMP_SPINCOUNT", "to be put back")
     monkeypatch.delenv("GOMP_SPINCOUNT")
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+
+
+@pytest.mark.usefixtures("unsaid")
+@pytest.mark.parametrize("name", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT"])
+def test_how_threads_wait_is_left_to_whoever_has_said_so(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "active")
     before_torch()
     assert os.environ.get("GOMP_SPINCOUNT") == ("active" if name == "GOMP_SPINCOUNT" else None)
 
 
-def test_threads_wait_busily_for_a_moment_only_when_nobody_has_said_how(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("GOMP_SPINCOUNT", "to be put back")
-    monkeypatch.delenv("GOMP_SPINCOUNT")
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+@pytest.mark.usefixtures("unsaid")
+def test_threads_wait_busily_for_a_moment_only_when_nobody_has_said_how() -> None:
     before_torch()
     assert int(os.environ["GOMP_SPINCOUNT"]) < 100_000
 
 
+@pytest.mark.usefixtures("unsaid")
 def test_where_torch_alone_computes_threads_wait_as_they_do_by_default(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("GOMP_SPINCOUNT", "to be put back")
-    monkeypatch.delenv("GOMP_SPINCOUNT")
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     before_torch()
     assert "GOMP_SPINCOUNT" not in environment_apart(torch_only=True)
     assert environment_apart(torch_only=False) == os.environ
