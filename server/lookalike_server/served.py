@@ -14,7 +14,7 @@ from lookalike_extractor.preprocessing import Preprocessing
 from lookalike_extractor.recipe import Space
 from numpy.typing import NDArray
 
-from lookalike_server.costs import Cost
+from lookalike_server.costs import SMALLEST, Cost
 from lookalike_server.errors import RecipeUnknown
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Model:
         self.preprocessing = first.models[index].preprocessing
         self.runtime = first.runtimes[index]
         self.group = ",".join(self.spaces)
-        self.cost = Cost(smallest=2 if first.models[index].pads_one else 1)
+        self.cost = Cost(smallest=SMALLEST if first.models[index].pads_one else 1)
         self._devices, self._index = devices, index
 
     def begin(self, replica: int, pixels: Sequence[NDArray[np.uint8]]) -> InFlight:
