@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -274,6 +275,9 @@ class FakeServer(
     def ListItems(self, request: Any, context: Any) -> items_pb2.ListItemsResponse:
         """Pages of two."""
         items = list(self._collection(request.collection, context).values())
+        if request.where.startswith("exists("):
+            key = request.where[len("exists(") : -1]
+            items = [item for item in items if key in json.loads(item.attributes_json)]
         start = int(request.page_token or 0)
         page = [self._item(item, request.include_descriptors) for item in items[start : start + 2]]
         token = str(start + 2) if start + 2 < len(items) else ""

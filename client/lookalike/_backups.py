@@ -44,15 +44,16 @@ class BackupFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._file:
+        try:
+            with self._file:
+                self._file.flush()
+                os.fsync(self._file.fileno())
             if kind is None and self.sequence < 0:
-                error = InternalError("the backup ended too early; try again", "BACKUP_DAMAGED")
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        if error is not None:
-            self._part.unlink()
-            raise error
-        self._part.rename(self._path)
+                raise InternalError("the backup ended too early; try again", "BACKUP_DAMAGED")
+            if error is None:
+                self._part.rename(self._path)
+        finally:
+            self._part.unlink(missing_ok=True)
 
 
 def pieces(path: str | os.PathLike[str], name: str) -> Iterator[collections_pb2.RestoreCollectionRequest]:

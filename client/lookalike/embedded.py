@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from lookalike import _shared
@@ -17,18 +18,22 @@ def start(data_dir: str | os.PathLike[str] | None, images: int = 0, **settings: 
 
     Raises ExtraMissing without the `server` extra, FailedPrecondition when another process has the directory.
     """
+    directory, loading, errors = _part("directory"), _part("loading"), _part("errors")
     try:
-        import lookalike_server.app
-        import lookalike_server.loading
-        from lookalike_extractor.errors import LookalikeError
+        loaded = loading.load_settings({"data": data_dir, **settings})
+        directory.check(loaded.data)  # first of all: what comes now takes seconds
+        server: EmbeddedServer = _part("app").EmbeddedServer(loaded, images)
+    except errors.LookalikeError as error:
+        raise _shared.error_class(error.status)(error.message, error.reason, error.metadata) from None
+    return server
+
+
+def _part(name: str) -> Any:
+    try:
+        return import_module(f"lookalike_server.{name}")
     except ModuleNotFoundError as error:
         raise ExtraMissing(
             "the engine is not installed here: pip install 'lookalike[server]', or give the address of a "
             f"server ({error})",
             "EXTRA_MISSING",
         ) from None
-    try:
-        loaded = lookalike_server.loading.load_settings({"data": data_dir, **settings})
-        return lookalike_server.app.EmbeddedServer(loaded, images)
-    except LookalikeError as error:
-        raise _shared.error_class(error.status)(error.message, error.reason, error.metadata) from None

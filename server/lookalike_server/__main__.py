@@ -33,14 +33,16 @@ def main(context: click.Context, /, config: str | None, **flags: Any) -> None:
     # Here, because a health check must not load torch.
     before_torch()
     from lookalike_server.apart.process import start_early
-    from lookalike_server.errors import ConfigInvalid
+    from lookalike_server.directory import check
+    from lookalike_server.errors import ConfigInvalid, LookalikeError
     from lookalike_server.loading import load_settings
 
     try:
         settings = load_settings(flags, config)
-    except ConfigInvalid as error:
+        check(settings.data)
+    except LookalikeError as error:
         print(error, file=sys.stderr)
-        sys.exit(2)
+        sys.exit(2 if isinstance(error, ConfigInvalid) else 1)
     start_early(settings)
     from lookalike_server.app import serve
 

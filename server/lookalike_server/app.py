@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import shutil
 import sys
 import tempfile
 import threading
@@ -26,13 +25,7 @@ import grpc
 from lookalike_extractor.errors import LookalikeError
 
 from lookalike_server import logs
-from lookalike_server.assembly import (
-    SERVICES,
-    Health,
-    add_services,
-    make_engine,
-    served_recipes,
-)
+from lookalike_server.assembly import SERVICES, Health, add_services, make_engine, served_recipes
 from lookalike_server.catalog import Catalog
 from lookalike_server.config import Settings
 from lookalike_server.device import set_threads, tune_allocator
@@ -205,23 +198,27 @@ class EmbeddedServer:
             set_threads(settings.torch_threads)
         settings = own_settings(settings, images)
         tune_allocator()
-        self._folder = tempfile.mkdtemp(prefix="lookalike-")  # mode 0700
-        self.target = f"unix:{self._folder}/socket"
+        self._folder = tempfile.TemporaryDirectory(prefix="lookalike-", ignore_cleanup_errors=True)
+        self.target = f"unix:{self._folder.name}/socket"
         self._ready: Future[None] = Future()
         self._thread = threading.Thread(
             target=self._run, args=(settings,), name="lookalike-server", daemon=True
         )
-        self._thread.start()
-        atexit.register(self.close)
         try:
+            self._thread.start()
+            atexit.register(self.close)
             self._ready.result()
+        except KeyboardInterrupt:  # it ends once it has started, which takes seconds
+            self.stop()
+            self._folder.cleanup()
+            raise
         except BaseException:
             self.close()
             raise
 
     def stop(self) -> None:
         """Tells it to drain and does not wait; told again, it stops at once."""
-        with suppress(RuntimeError):  # its loop has ended
+        with suppress(RuntimeError, AttributeError):  # its loop has ended, or not begun
             self._loop.call_soon_threadsafe(self._stop)
 
     def close(self) -> None:
@@ -229,8 +226,8 @@ class EmbeddedServer:
         atexit.unregister(self.close)
         if self._thread.is_alive():
             self.stop()
+        self._folder.cleanup()  # now, because who waits may lose patience
         self._thread.join()
-        shutil.rmtree(self._folder, ignore_errors=True)
 
     def __enter__(self) -> Self:
         return self

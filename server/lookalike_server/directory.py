@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,11 +31,30 @@ def usable(root: Path) -> Iterator[None]:
         ) from error
 
 
+def check(root: Path) -> None:
+    """Raises what will keep a server from the directory, as far as can be told without holding it.
+
+    To open it comes after seconds of imports. It is made when it is not there. Raises DataDirectoryBusy,
+    DiskFull, StoreUnusable.
+    """
+    with usable(root):
+        root.mkdir(parents=True, exist_ok=True)
+        os.close(_lock(root, fcntl.LOCK_SH))  # for a moment, and beside others who only look
+        tempfile.TemporaryFile(dir=root).close()
+
+
 def locked(root: Path) -> int:
     """Returns a file descriptor that holds the directory's lock until it is closed, or the process ends."""
+    descriptor = _lock(root, fcntl.LOCK_EX)
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"{os.getpid()}\n".encode())
+    return descriptor
+
+
+def _lock(root: Path, kind: int) -> int:
     descriptor = os.open(root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         holder = os.read(descriptor, 20).decode("ascii", "replace").strip() or "unknown"
         os.close(descriptor)
@@ -44,8 +64,6 @@ def locked(root: Path) -> int:
             path=str(root),
             pid=holder,
         ) from None
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"{os.getpid()}\n".encode())
     return descriptor
 
 

@@ -46,6 +46,8 @@ def leave(status: int) -> NoReturn:
     To be called when all is closed. What was registered for the end of the process is done.
     """
     atexit._run_exitfuncs()
+    with suppress(OSError, KeyError):  # torch makes it when it traces; one that holds something stays
+        os.rmdir(os.environ["TORCHINDUCTOR_CACHE_DIR"])
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):  # nobody reads it any more
             stream.flush()

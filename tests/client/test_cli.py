@@ -258,8 +258,24 @@ def test_indexing_goes_on_where_it_was(shell: Shell, album: Path) -> None:
 
 def test_nothing_found_is_said(shell: Shell, album: Path) -> None:
     shell("index", album, "-c", "shop")
-    assert shell("search", album / "cat.jpg", "-c", "shop", "--min-score", "1.1") == 0
+    assert shell("search", album / "cat.jpg", "-c", "shop", "--normalize", "--min-score", "9") == 0
     assert (shell.out, shell.err) == ("", "nothing found\n")
+
+
+def test_a_filter_on_an_attribute_that_no_item_has_is_told_with_the_nearest(
+    shell: Shell, album: Path
+) -> None:
+    shell("index", album, "-c", "shop")
+    nothing = ("search", "--id", album / "mug.png", "-c", "shop", "--min-score", "0.999", "--where")
+    assert shell(*nothing, "widht > 1 and bytes > 1 and `odd key` in ('path', 1e3) or not exists(a.b)") == 0
+    assert shell.err.splitlines() == [
+        "no item has an attribute 'widht'; did you mean width?",
+        "no item has an attribute '`odd key`'",
+        "no item has an attribute 'a.b'",
+        "nothing found",
+    ]
+    assert shell(*nothing, "width > 1") == 0
+    assert shell.err == "nothing found\n"
 
 
 def test_descriptors_are_written_with_their_paths(shell: Shell, album: Path) -> None:
@@ -317,7 +333,10 @@ def test_a_collection_is_not_deleted_without_a_yes(
         (["search", "album/cat.jpg", "-c", "shop", "--where", "!"], "column 1"),
         (["search", "album/broken.jpg", "-c", "shop"], "broken.jpg: the file ends too early"),
         (["embed", "album", "-o", "v.txt"], "ends in .npy or .npz"),
+        (["search", "album/cat.jpg", "-c", "shop", "--min-score", "7"], "scores go from -1 to 1"),
         (["embed", "album", "-o", "nowhere/v.npy"], "no folder 'nowhere'"),
+        (["embed", "album", "-o", "/proc/v.npy"], "'v.npy' cannot be written into '/proc'"),
+        (["duplicates", "album", "-o", "/dev/null"], "'/dev/null' is no ordinary file"),
         (["nodes", "tinny"], "Did you mean 'tiny'?"),
         (["duplicate"], "Did you mean 'duplicates'?"),
     ],
@@ -342,6 +361,63 @@ def test_a_folder_of_which_nothing_can_be_read_is_a_failure(shell: Shell, tmp_pa
         assert shell(*command, tmp_path / "cat.jpg") == 1
         assert "the file ends too early" in shell.err
     assert not Path("v.npy").exists()
+
+
+def test_where_nothing_can_be_read_an_earlier_report_stays(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "cat.jpg").write_bytes(b"bad")
+    report = tmp_path / "lookalike-duplicates.html"
+    assert shell("duplicates", tmp_path / "cat.jpg") == 1
+    assert "no photo could be read, so no report was written" in shell.err
+    assert not report.exists()
+    report.write_text("earlier")
+    assert shell("duplicates", tmp_path / "cat.jpg") == 1
+    assert shell.err.endswith("the earlier one was left as it is\n")
+    assert report.read_text() == "earlier"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kept"),
+    [
+        (["index", "album", "-c", "shop"], "what was indexed is kept in 'shop'; the same command goes on"),
+        (["duplicates", "album"], "what was indexed is kept, and the same command goes on"),
+        (["embed", "album", "-o", "v.npy"], "v.npy was not written"),
+    ],
+)
+def test_a_server_that_stops_meanwhile_is_told_with_what_is_kept(
+    shell: Shell,
+    album: Path,
+    server: FakeServer,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    kept: str,
+) -> None:
+    monkeypatch.setattr("lookalike._shared.Patience.pause", lambda *_: None)
+    server.fail("chunk", (grpc.StatusCode.UNAVAILABLE, "DRAINING", "the server is stopping"))
+    assert shell(*arguments) == 1
+    why, told = shell.err.splitlines()
+    assert why == "lookalike: the server is stopping"
+    assert told.startswith(f"lookalike: {kept}")
+
+
+PROGRAM = [sys.executable, "-c", "import lookalike.cli; lookalike.cli.main()"]
+
+
+@pytest.mark.parametrize(
+    ("redirected", "status", "told"),
+    [
+        (">/dev/full", 1, "lookalike: standard output: No space left on device\n"),
+        (">&-", 1, "lookalike: standard output is closed: there is nowhere to tell what was found\n"),
+        ("| true", 0, ""),
+    ],
+)
+def test_an_output_that_takes_nothing_is_a_failure_unless_its_reader_has_enough(
+    redirected: str, status: int, told: str
+) -> None:
+    shell = ["sh", "-c", f'sleep 0.1; "$@" {redirected}', "sh"]
+    ended = subprocess.run(
+        [*shell, *PROGRAM, "duplicates", "--help"], capture_output=True, text=True, timeout=60
+    )
+    assert (ended.returncode, ended.stderr) == (status, told)
 
 
 def test_an_address_where_nobody_listens_is_a_failure(shell: Shell) -> None:

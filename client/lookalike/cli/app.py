@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
@@ -75,8 +76,13 @@ def lookalike() -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Runs one command. Returns the exit status: 0, 1 for failure, 2 for misuse, 130 for Ctrl-C."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if sys.stdout is None and arguments[:1] != ["serve"]:  # a server has little to say there
+        return fail("standard output is closed: there is nowhere to tell what was found", 1)
     try:
         status: Any = lookalike.main(arguments, prog_name="lookalike", standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:
         say(error.format_message())
         return 2
@@ -87,14 +93,22 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except click.Abort as error:
         return fail(f"stopped; {error}" if isinstance(error, Interrupted) else "stopped", 130)
     except errors.LookalikeError as error:
-        return fail(str(error), 2 if isinstance(error, _MISUSE) else 1)
+        notes = getattr(error, "__notes__", [])
+        return fail("\n".join([str(error), *notes]), 2 if isinstance(error, _MISUSE) else 1)
     except UnicodeEncodeError as error:
         return fail(f"{error.object!r} is no Unicode text", 2)
     except OSError as error:
-        return fail(f"{error.filename or 'a file'}: {error.strerror or error}", 1)
+        return _fail_on(error)
     return status if isinstance(status, int) else 0
 
 
 def _help_hint(error: click.UsageError) -> str:
     path = error.ctx.command_path if error.ctx else "lookalike"
     return f" ({path} --help tells more)"
+
+
+def _fail_on(error: OSError) -> int:
+    """Files that are written have their name in the error; standard output has none."""
+    if isinstance(error, BrokenPipeError) and error.filename is None:
+        return 1  # whoever read it has enough
+    return fail(f"{error.filename or 'standard output'}: {error.strerror or error}", 1)

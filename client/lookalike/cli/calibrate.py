@@ -10,7 +10,16 @@ import click
 
 from lookalike.cli.connection import connect, place_options
 from lookalike.cli.meter import meter
-from lookalike.cli.output import check_place, interruptible, plural, print_json, print_table, say, shown
+from lookalike.cli.output import (
+    check_place,
+    interruptible,
+    plural,
+    print_json,
+    print_table,
+    say,
+    shown,
+    writing,
+)
 
 if TYPE_CHECKING:
     from lookalike import Client, Collection
@@ -119,7 +128,8 @@ def command(
             missed=scored.missed,
             normalized=normalize,
         )
-    output.write_text(curves.page(learned, scored.scores, scored.same), encoding="utf-8")
+    with writing(output):
+        output.write_text(curves.page(learned, scored.scores, scored.same), encoding="utf-8")
     _tell(scored)
     _show(learned, as_json, output)
 

@@ -18,6 +18,7 @@ from lookalike.cli.output import (
     print_json,
     print_table,
     say,
+    writing,
 )
 from lookalike.errors import DataLoss, FailedPrecondition
 
@@ -141,7 +142,7 @@ def verify(name: str, as_json: bool, server: str | None, data: Path | None) -> i
 def backup(name: str, file: Path, server: str | None, data: Path | None) -> None:
     """Copies a collection to FILE, as it is now. Others may go on writing to it."""
     check_place(file)
-    with connect(server, data) as client, interruptible("no file was written"):
+    with connect(server, data) as client, interruptible("no file was written"), writing(file):
         sequence = client.collection(name).backup(file)
     say(f"{name} up to write {sequence} is in {file}, {file.stat().st_size / 1e6:,.1f} MB")
 
@@ -169,7 +170,7 @@ def export(name: str, file: Path, where: str, server: str | None, data: Path | N
     from lookalike.parquet import export_parquet
 
     check_place(file)
-    with connect(server, data) as client, interruptible("no file was written"):
+    with connect(server, data) as client, interruptible("no file was written"), writing(file):
         count = export_parquet(client.collection(name), file, where)
     say(f"{plural(count, 'item')} of {name} in {file}")
 

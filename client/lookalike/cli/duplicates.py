@@ -120,11 +120,14 @@ def command(
     wish = Wish(folders, against, recipe, threshold, precision, policy, new_only)
     found = find(wish)
     machine = platform.node() if server else ""  # two machines may have folders of the same name
-    with connect(server, data, len(found.photos)) as client, interruptible(_KEPT):
-        outcome, report = search(client, found, wish, machine)
-        written = _write(report, output, csv_file, parquet_file)
-        if as_json:
-            _print_json(report)
+    with connect(server, data, len(found.photos)) as client:
+        client.limits()  # nothing is kept yet where nobody answers
+        with interruptible(_KEPT):
+            outcome, report = search(client, found, wish, machine)
+            readable = bool(outcome.added or outcome.unchanged)
+            written = _write(report, output, csv_file, parquet_file) if readable else {}
+            if as_json:
+                _print_json(report)
     if not as_json:
         _summary(report, outcome)
     for file, trouble in written.items():
@@ -133,7 +136,10 @@ def command(
         elif not as_json:
             click.echo(f"report: {shown(file.absolute())}")
     list_failures(report.unreadable)
-    return 0 if (outcome.added or outcome.unchanged) and not any(written.values()) else 1
+    if not readable:
+        earlier = "; the earlier one was left as it is" if output.exists() else ""
+        say(f"no photo could be read, so no report was written{earlier}")
+    return 0 if readable and not any(written.values()) else 1
 
 
 def _write(report: Report, output: Path, csv_file: Path | None, parquet_file: Path | None) -> dict[Path, str]:

@@ -23,6 +23,7 @@ from lookalike.cli.output import (
     plural,
     print_json,
     shown,
+    writing,
 )
 
 if TYPE_CHECKING:
@@ -61,8 +62,10 @@ def command(
     write = _writer(output)
     found = find_photos(photos)
     start = time.monotonic()
-    with connect(server, data, len(found.photos)) as client, interruptible(f"{output} was not written"):
-        paths, rows, failed = _embed(client, found.photos, recipe)
+    with connect(server, data, len(found.photos)) as client:
+        client.limits()  # where nobody answers, that is all there is to say
+        with interruptible(f"{shown(output)} was not written"):
+            paths, rows, failed = _embed(client, found.photos, recipe)
     failed = [*found.unreadable, *failed]
     if rows:
         write(paths, rows)
@@ -126,11 +129,12 @@ def _write_npz(output: Path, paths: list[str], rows: list[Any]) -> None:
 def _whole(path: Path) -> Iterator[BinaryIO]:
     """A file that appears when all of it is written, or not at all."""
     draft = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.tmp")
-    try:
-        with draft.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with writing(path):
+        try:
+            with draft.open("xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,10 @@ from typing import Any
 
 import click
 
+from lookalike.errors import DeadlineExceeded, LookalikeError, ResourceExhausted, Unavailable
 from lookalike.records import Failure
+
+_GONE = (Unavailable, ResourceExhausted, DeadlineExceeded)
 
 
 class Interrupted(click.Abort):
@@ -19,11 +23,17 @@ class Interrupted(click.Abort):
 
 @contextmanager
 def interruptible(kept: str) -> Iterator[None]:
-    """Makes Ctrl-C end the command with one line: "stopped; " and `kept`."""
+    """Makes Ctrl-C end the command with one line: "stopped; " and `kept`. The error of a server that stops or
+    stays away meanwhile gets `kept` as a note.
+    """
     try:
         yield
     except KeyboardInterrupt:
         raise Interrupted(kept) from None
+    except LookalikeError as error:
+        if isinstance(error, _GONE):
+            error.add_note(kept)
+        raise
 
 
 def say(text: str = "") -> None:
@@ -39,10 +49,27 @@ def fail(message: str, status: int) -> int:
 
 
 def check_place(file: Path) -> None:
-    """Raises UsageError when there is no folder to write the file into."""
+    """Raises UsageError when the file cannot be written: without a folder, or where none can be made."""
+    folder, name = shown(file.parent), shown(file.name)
     if not file.absolute().parent.is_dir():
-        folder, name = shown(file.parent), shown(file.name)
         raise click.UsageError(f"there is no folder {folder!r} to write {name!r} into")
+    if file.exists() and not file.is_file():  # a finished draft would take the place of the device itself
+        what = "a folder" if file.is_dir() else "no ordinary file"
+        raise click.UsageError(f"{shown(file)!r} is {what}; name a file to write")
+    try:
+        tempfile.TemporaryFile(dir=file.absolute().parent).close()
+    except OSError as error:
+        why = error.strerror or error
+        raise click.UsageError(f"{name!r} cannot be written into {folder!r}: {why}") from None
+
+
+@contextmanager
+def writing(file: Path) -> Iterator[None]:
+    """Makes errors of the disk name the file that the user named, not a draft of it, or none."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), shown(file)) from None
 
 
 def print_json(value: Any) -> None:

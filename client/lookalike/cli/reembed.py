@@ -38,12 +38,12 @@ def command(
     """
     from lookalike.reembedding import reembed
 
-    with (
-        connect(server, data) as client,
-        interruptible(f"what was copied is kept in {name!r}; the same command goes on from there"),
-    ):
+    with connect(server, data) as client:
         shelf = client.collection(source)
-        with meter("copying", shelf.info().item_count, "photos") as advance:
+        with (
+            interruptible(f"what was copied is kept in {name!r}; the same command goes on from there"),
+            meter("copying", shelf.info().item_count, "photos") as advance,
+        ):
             report = reembed(
                 shelf,
                 name,

@@ -9,6 +9,7 @@ import click
 from click.core import ParameterSource
 
 from lookalike.cli.connection import connect, place_options
+from lookalike.cli.hints import hint_at_attributes
 from lookalike.cli.output import print_json, print_table, say, shown
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 @click.option("-c", "--collection", required=True, metavar="NAME")
 @click.option("-k", default=10, show_default=True, type=click.IntRange(min=1), help="Most hits.")
 @click.option("--where", default="", metavar="FILTER", help='Only items that fit, as "price < 100".')
-@click.option("--min-score", type=float, help="Only hits at least this similar, -1 to 1.")
+@click.option("--min-score", type=float, help="Only hits at least this similar, -1 to 1 without --normalize.")
 @click.option("--min-precision", type=float, help="Only hits this sure, as 0.95; see `lookalike calibrate`.")
 @click.option("--range", "every", is_flag=True, help="All hits over --min-score or --min-precision.")
 @click.option("--group-by", default="", metavar="ATTRIBUTE", help="Of items alike in it only the nearest.")
@@ -64,6 +65,8 @@ def command(
     """Finds the items nearest to IMAGE, to an item or to a descriptor."""
     if sum(query is not None for query in (image, item_id, vector)) != 1:
         raise click.UsageError("give one of IMAGE, --id and --vector")
+    if min_score is not None and not (normalize or -1 <= min_score <= 1):
+        raise click.UsageError(f"--min-score {min_score:g}: scores go from -1 to 1")
     row = None if vector is None else _read_vector(vector)
     if image is not None and not image.is_file():
         what = "is a folder; give one photo" if image.is_dir() else "is no file"
@@ -86,6 +89,8 @@ def command(
             exact=exact,
             explain=explain,
         )
+        if where and not hits:
+            hint_at_attributes(shelf, where)
     if as_json:
         found = [{"id": hit.id, "score": hit.score, "attributes": hit.attributes} for hit in hits]
         print_json({"collection": collection, "hits": found, "more": hits.more})

@@ -50,7 +50,8 @@ def command(config: Path | None, recipes: str | None, **flags: Any) -> int:
     try:
         import lookalike_server.loading
         from lookalike_server.apart.process import start_early
-        from lookalike_server.errors import ConfigInvalid
+        from lookalike_server.directory import check
+        from lookalike_server.errors import ConfigInvalid, LookalikeError
         from lookalike_server.own_process import before_torch, leave
     except ModuleNotFoundError as error:
         raise ExtraMissing(
@@ -62,8 +63,9 @@ def command(config: Path | None, recipes: str | None, **flags: Any) -> int:
 
     try:
         settings = read()
-    except ConfigInvalid as error:
-        return fail(str(error), 2)
+        check(settings.data)
+    except LookalikeError as error:
+        return fail(str(error), 2 if isinstance(error, ConfigInvalid) else 1)
     if sys.stderr.isatty():
         print("Loading models and trying runtimes; a line tells when it serves.", file=sys.stderr)
     before_torch()
