@@ -32,9 +32,11 @@ def main(context: click.Context, /, config: str | None, **flags: Any) -> None:
         return
     # Here, because a health check must not load torch.
     before_torch()
+    from lookalike_extractor.errors import LookalikeError
+
     from lookalike_server.apart.process import start_early
     from lookalike_server.directory import check
-    from lookalike_server.errors import ConfigInvalid, LookalikeError
+    from lookalike_server.errors import ConfigInvalid
     from lookalike_server.loading import load_settings
 
     try:

@@ -49,9 +49,10 @@ def command(config: Path | None, recipes: str | None, **flags: Any) -> int:
     """
     try:
         import lookalike_server.loading
+        from lookalike_extractor.errors import LookalikeError
         from lookalike_server.apart.process import start_early
         from lookalike_server.directory import check
-        from lookalike_server.errors import ConfigInvalid, LookalikeError
+        from lookalike_server.errors import ConfigInvalid
         from lookalike_server.own_process import before_torch, leave
     except ModuleNotFoundError as error:
         raise ExtraMissing(
