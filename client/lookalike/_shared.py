@@ -18,6 +18,7 @@ _STATUS_TRAILER = "grpc-status-details-bin"
 _FORGOTTEN = "Internal error from Core"  # grpc.aio's words when it writes to a stream that has just ended
 _OURS = ("Channel closed!", "Locally cancelled")  # gRPC's words when this side ends a call
 _MIB = 2**20
+_LAST_PORT = 65_535
 
 # Calls that may be repeated without harm. Making or deleting a collection and starting a job are not among
 # them: their repetition would answer "exists already" or "is not there", or start a second job.
@@ -73,7 +74,8 @@ def checked_target(target: str) -> str:
     """`target` when it can be one. Raises InvalidArgument for a host without a port."""
     if isinstance(target, str):
         host, colon, port = target.rpartition(":")
-        if target.startswith(("unix:", "dns:", "ipv4:", "ipv6:")) or (host and colon and port.isdecimal()):
+        named = host and colon and port.isdecimal() and int(port) <= _LAST_PORT
+        if named or target.startswith(("unix:", "dns:", "ipv4:", "ipv6:")):
             return target
     raise errors.InvalidArgument(
         f"{target!r} is no address of a server: give host:port, as 'localhost:50051', or 'unix:/path'",

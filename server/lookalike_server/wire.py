@@ -86,7 +86,7 @@ def image_from_wire(image: types_pb2.Image, field: str) -> bytes | NDArray[np.ui
     if source is None:
         raise ImageMissing(f"{field} has neither data nor pixels; set one of them.", field=field)
     if not image.data:
-        raise ImageMissing(f"{field}.data is empty; send the bytes of a whole file.", field=f"{field}.data")
+        raise ImageMissing(f"{field}.data: the image has no bytes", field=f"{field}.data")
     return image.data
 
 

@@ -423,7 +423,8 @@ def test_an_output_that_takes_nothing_is_a_failure_unless_its_reader_has_enough(
 def test_an_address_where_nobody_listens_is_a_failure(shell: Shell) -> None:
     assert shell("models", "--server", "127.0.0.1:1", here=False) == 1
     assert "nobody answers at 127.0.0.1:1; start a server with 'lookalike serve'" in shell.err
-    assert shell("models", "--server", "localhost", here=False) == 2
+    for address in ("localhost", "localhost:65536"):
+        assert shell("models", "--server", address, here=False) == 2
 
 
 def test_the_server_may_come_from_the_environment(

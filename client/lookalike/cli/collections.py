@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from lookalike.cli.connection import connect, place_options
+from lookalike.cli.hints import hint_at_attributes
 from lookalike.cli.output import (
-    Interrupted,
+    ask_to_delete,
     check_place,
     interruptible,
     list_failures,
@@ -96,7 +97,7 @@ def delete(name: str, yes: bool, server: str | None, data: Path | None) -> None:
     """Deletes a collection and all its items, for good. The photos themselves are not touched."""
     with connect(server, data) as client:
         if not yes:
-            _ask(f"Delete {_described(client, name)}?")
+            ask_to_delete(_described(client, name))
         client.delete_collection(name)
     say(f"deleted {name}")
 
@@ -108,13 +109,6 @@ def _described(client: Client, name: str) -> str:
     except (DataLoss, FailedPrecondition) as error:
         say(error.message)
         return f"{name}, which cannot be read"
-
-
-def _ask(question: str) -> None:
-    try:
-        click.confirm(question, abort=True, err=True)
-    except click.Abort:  # no, Ctrl-C, or nobody there to ask
-        raise Interrupted("nothing was deleted; --yes does not ask") from None
 
 
 @command.command("verify")
@@ -171,7 +165,10 @@ def export(name: str, file: Path, where: str, server: str | None, data: Path | N
 
     check_place(file)
     with connect(server, data) as client, interruptible("no file was written"), writing(file):
-        count = export_parquet(client.collection(name), file, where)
+        shelf = client.collection(name)
+        count = export_parquet(shelf, file, where)
+        if where and not count:
+            hint_at_attributes(shelf, where)
     say(f"{plural(count, 'item')} of {name} in {file}")
 
 

@@ -128,7 +128,7 @@ def command(
             written = _write(report, output, csv_file, parquet_file) if readable else {}
             if as_json:
                 _print_json(report)
-    if not as_json:
+    if readable and not as_json:
         _summary(report, outcome)
     for file, trouble in written.items():
         if trouble:

@@ -36,6 +36,14 @@ def interruptible(kept: str) -> Iterator[None]:
         raise
 
 
+def ask_to_delete(what: str) -> None:
+    """Raises Interrupted without a yes."""
+    try:
+        click.confirm(f"Delete {what}?", abort=True, err=True)
+    except click.Abort:  # no, Ctrl-C, or nobody there to ask
+        raise Interrupted("nothing was deleted; --yes does not ask") from None
+
+
 def say(text: str = "") -> None:
     """A line for people, on standard error."""
     click.echo(text, err=True)
