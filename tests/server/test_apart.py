@@ -173,6 +173,13 @@ def test_a_process_that_was_started_early_and_is_not_wanted_ends() -> None:
     assert not lives(early.process.pid)
 
 
+def test_a_process_whose_server_ends_without_an_order_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    started = process.take(["eager"])
+    started.connection.close()
+    os.close(started.memory)
+    assert (started.process.wait(60), capfd.readouterr().err) == (0, "")
+
+
 def test_the_process_ends_with_its_device() -> None:
     device = ApartDevice(order())
     pid = device._process.pid

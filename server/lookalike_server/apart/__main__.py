@@ -24,7 +24,10 @@ def main() -> None:
     socket, memory = map(int, sys.argv[1:])
     threading.Thread(target=_end_with_server, args=(socket,), daemon=True).start()
     server: Connection[Any, Any] = Connection(socket)
-    order: Order = server.recv()
+    try:
+        order: Order = server.recv()
+    except EOFError:  # the server has ended before it knew what it wants
+        return
     try:
         device = load(order)
     except Exception as error:
