@@ -17,13 +17,17 @@ import numpy as np
 import pytest
 from apart_models import DEADLY, FAULTY, HANGING, moody, out_of
 from engines import eventually, one, running
-from lookalike_extractor.errors import WeightsUnavailable
+from lookalike_extractor.errors import NoFace, WeightsUnavailable
+from lookalike_extractor.images import fit
+from lookalike_extractor.recipe import face_recipe
 from lookalike_server.apart import process
 from lookalike_server.apart.device import ApartDevice
 from lookalike_server.apart.orders import Order
 from lookalike_server.config import Settings
 from lookalike_server.device import Device
+from lookalike_server.devices import load_device
 from lookalike_server.errors import DeviceStalled, InternalError
+from made_faces import BLACK, WHITE, weights
 from photos import encode, photo
 from PIL import Image
 from serving import TinyModel
@@ -73,6 +77,15 @@ def test_it_tells_what_its_models_are_and_what_batches_cost(device: ApartDevice)
     assert (model.spaces, model.preprocessing) == (here.spaces, here.preprocessing)
     (tried,) = device.warm_up()
     assert all(seconds > 0 for _, seconds in tried)
+
+
+def test_the_networks_that_find_faces_come_back_from_it(tmp_path: Path) -> None:
+    recipe = face_recipe(str(weights(tmp_path)))
+    device = ApartDevice(order(partial(load_device, "cpu", [recipe], 4)))
+    preprocessing = device.models[0].preprocessing
+    assert fit(WHITE, preprocessing).shape == (preprocessing.height, preprocessing.width, 3)
+    with pytest.raises(NoFace):
+        fit(BLACK, preprocessing)
 
 
 def test_a_fault_of_the_model_is_told_and_the_next_batch_goes_well(

@@ -7,6 +7,7 @@ at once, even in the midst of a batch.
 from __future__ import annotations
 
 import os
+import pickle
 import select
 import sys
 import threading
@@ -36,7 +37,8 @@ def main() -> None:
     shown = [Shown(one.spaces, one.preprocessing, one.pads_one) for one in device.models]
     loaded = Loaded(shown, device.runtimes)
     pixels = PixelMemory(memory, loaded.inputs, order.max_batch)
-    server.send(loaded)
+    # By value: `send` would leave a face finder's tensors here, for the server to fetch, which it may not.
+    server.send_bytes(pickle.dumps(loaded))
     with suppress(EOFError, OSError):  # the server has closed its end
         while True:
             request = server.recv()
