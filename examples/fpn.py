@@ -48,7 +48,7 @@ def training_step(detector: MaskRCNN, optimizer: torch.optim.Optimizer) -> float
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-    return float(loss)
+    return loss.item()
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """A small product search: photos with attributes in, the nearest products out, filtered as a shop would.
 
-    lookalike serve --data ./shop-data &
+    lookalike serve --data ./shop-data        # in another terminal, until it says that it serves
     python examples/product_search.py index catalogue.csv
     python examples/product_search.py search photo.jpg --where "price < 50 and category = 'hat'"
 

@@ -41,7 +41,8 @@ class Client(Connected):
     one call in seconds, None for no end.
 
     Args:
-        target: "host:port" or "unix:/path/to/socket".
+        target: "host:port", "unix:/path/to/socket", or several servers, of which the next is asked when one
+            stops: "ipv4:10.0.0.1:50051,10.0.0.2:50051".
         timeout: for calls that are given none themselves; long streams have none unless they are given one.
         tls: encrypts; the server's certificate must be signed by one of the system's authorities.
         ca: file of the certificates (PEM) to believe instead; means tls.
