@@ -30,6 +30,7 @@ def start(data_dir: str | os.PathLike[str] | None, images: int = 0, **settings: 
 
 def _part(name: str) -> Any:
     try:
+        import_module("lookalike_server")  # what was imported of a package that is gone would still be found
         return import_module(f"lookalike_server.{name}")
     except ModuleNotFoundError as error:
         raise ExtraMissing(

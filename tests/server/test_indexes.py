@@ -53,13 +53,13 @@ def vectors_of(count: int, seed: int = 0) -> np.ndarray:
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
-def fill(shop: Collection, count: int = COUNT, seed: int = 0, prefix: str = "") -> None:
+def fill(shop: Collection, count: int = COUNT, seed: int = 0, prefix: str = "", at_once: int = 500) -> None:
     rows = [
         NewRow(f"{prefix}{i}", vector, json.dumps({"n": i}))
         for i, vector in enumerate(vectors_of(count, seed))
     ]
-    for start in range(0, count, 500):
-        shop.upsert(rows[start : start + 500])
+    for start in range(0, count, at_once):
+        shop.upsert(rows[start : start + at_once])
 
 
 def waited(shop: Collection, until: Callable[[], bool]) -> None:
@@ -170,7 +170,7 @@ def test_an_index_takes_in_the_rows_behind_it_without_being_built_anew(
 
 
 def test_an_index_that_grew_is_made_anew_when_its_items_need_more_lists(shop: Collection) -> None:
-    fill(shop, 2000, seed=5, prefix="more-")
+    fill(shop, 2000, seed=5, prefix="more-", at_once=2000)
     waited(shop, covered(shop, COUNT + 2000))
     assert shop.index_status().factory == LISTS.replace("IVF64", "IVF128")
     assert recall(shop) >= 0.97
