@@ -29,7 +29,7 @@ def measured(server: FakeServer, files: list[bytes] | None = None, **load: Any) 
 def test_callers_wait_for_their_answers_in_a_closed_loop(server: FakeServer) -> None:
     server.delay = 0.05
     result = measured(server, callers=4, images=2)
-    assert len(result.latencies) == pytest.approx(4 * 0.6 / 0.05, rel=0.6)
+    assert 4 <= len(result.latencies) <= 4 * (0.6 / 0.05 + 1)
     assert result.images == 2 * len(result.latencies)
     assert result.milliseconds()["p50"] >= 50
     assert result.images_per_second == pytest.approx(result.images / 0.6)
