@@ -165,6 +165,24 @@ def test_an_openvino_file_is_read_back(tmp_path: Path) -> None:
         module(example_images(20, 20))
 
 
+@pytest.mark.parametrize("same", [True, False])
+def test_an_image_has_the_same_bits_in_openvino_whatever_threads_compute_it(
+    same: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino")
+    export_openvino(extractor("cnn"), IMAGES, tmp_path / "m.xml")
+    if not same:  # as where one thread computes otherwise than two
+        monkeypatch.setattr(OpenVino, "_same", lambda _: False)
+    module = OpenVino.load(tmp_path / "m.xml", threads=2)
+    images = torch.cat([UNSEEN, IMAGES, UNSEEN.flip(3)])
+    alone = [module(image[None]) for image in images]
+    assert len(images) > 8
+    for count in (2, 7, 8, len(images)):
+        whole = module(images[:count])
+        for key, values in whole.items():
+            assert torch.equal(values, torch.cat([one[key] for one in alone[:count]]))
+
+
 @needs_compiler
 def test_a_package_that_was_compiled_ahead_is_read_back(tmp_path: Path) -> None:
     export_aot(extractor("recorded"), IMAGES, tmp_path / "m.pt2")
