@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # Interactive jobs go first; of so many turns one begins with bulk, so that bulk goes on under any load.
 _BULK_TURN = 8
 # A near deadline makes batches smaller, but not so small that everybody else misses his.
-_LEAST_PART = 4
+_LEAST_PART = 8
 
 _Lane = Turns[Job]
 _Lanes = dict["Model", _Lane]

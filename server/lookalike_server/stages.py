@@ -23,9 +23,10 @@ from lookalike_server.replicas import Replica, names_of, rests
 from lookalike_server.served import Model, Runner
 from lookalike_server.supervised import Stage
 
-# Batches give so much of the most images a second, and have at least so many images if they wait: they may
-# cost more beside all else that goes on than was learned, and who waits for four waits for little.
-_SHARE, _LEAST = 0.95, 4
+# Batches give so much of the most images a second, and have at least so many images if they wait: small ones
+# cost more beside all else that goes on than a line through what was learned tells, and it is how many are
+# done in a second that says how long a caller in a line waits (Little's law).
+_SHARE, _LEAST = 0.95, 8
 # While interactive callers are about, who wait for the batch that runs, a batch of bulk takes only so many
 # times as long as the smallest, or so long.
 _TIMES_BESIDE_INTERACTIVE, _SECONDS_BESIDE_INTERACTIVE = 1.25, 0.010

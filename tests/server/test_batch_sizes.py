@@ -44,7 +44,7 @@ def costing(each: float, once: float, *, pads_one: bool = True) -> Model:
 
 def test_bulk_waits_for_no_larger_batches_than_pay(stages: Stages) -> None:
     assert stages.efficient(costing(0.014, 0.031), bulk=True) == pytest.approx(43, abs=2)
-    assert stages.efficient(costing(0.100, 0.0001), bulk=True) == 4
+    assert stages.efficient(costing(0.100, 0.0001), bulk=True) == 8
 
 
 def test_while_interactive_callers_are_about_bulk_keeps_them_waiting_for_little(stages: Stages) -> None:
@@ -66,7 +66,7 @@ def test_beside_them_bulk_is_computed_image_by_image_where_one_takes_less_than_t
 
 def test_a_wrong_first_impression_of_what_batches_cost_is_unlearned(stages: Stages) -> None:
     model = costing(0.030, 0.0)  # as if a large batch had met with other work on the machine
-    assert stages.efficient(model, bulk=False) == 4
+    assert stages.efficient(model, bulk=False) == 8
     for _ in range(100):
         n = min(64, stages.largest(model, bulk=False))
         model.cost.learn(n, 0.014 * n + 0.031, weight=n / 2)
@@ -82,14 +82,14 @@ def waiting(line: Line, model: Model, seconds_left: list[float]) -> None:
 
 def test_larger_batches_are_tried_now_and_then_but_not_where_somebody_would_be_late(stages: Stages) -> None:
     model, line = costing(0.010, 0.0), Line()
-    for left, largest in (60.0, 16), (0.069, 6):
+    for left, largest in (60.0, 32), (0.109, 10):
         sizes = []
         for _ in range(100):
-            waiting(line, model, [left] * 16)
+            waiting(line, model, [left] * 32)
             sizes.append(len(line.take_batch(64, stages).jobs))  # type: ignore[union-attr]
             line.clear()
         assert max(sizes) == largest
-        assert sorted(sizes)[50] == 4
+        assert sorted(sizes)[50] == 8
 
 
 def test_who_would_come_too_late_even_in_a_small_batch_is_not_computed(stages: Stages) -> None:
