@@ -2,11 +2,13 @@
 
     python benchmarks/extractor.py [--device cuda] [--models resnet50] [--batches 1 8 32] [--images FOLDER]
                                    [--ways eager compile openvino openvino:int8] [--seconds 4]
+                                   [--plain-allocator]
 
 For each model and batch: the bare model, torchvision's extractor, ours as it is made, and ours optimised in
 each way that works here. Each figure is the best of several rounds, in which all take turns, so that a busy
 machine disturbs them alike; in brackets its ratio to torchvision's. The allocator keeps large blocks, for all
-of them. The share is that of the fastest fp32 (bf16) way in the best matrix product in fp32 (bf16).
+of them; with --plain-allocator it is as the system has it, for all of them too. The share is that of the
+fastest fp32 (bf16) way in torch's best matrix product in fp32 (bf16).
 
 Before each model's figures stand the least cosines with the eager extractor, over all images and taps: of the
 raw maps, and of their averages as descriptors are made of. Images are those that scikit-image ships, or a
@@ -56,7 +58,8 @@ Run = Callable[[Tensor], object]
 
 def main() -> None:
     options = arguments()
-    tune_allocator()
+    if not options.plain_allocator:
+        tune_allocator()
     device = torch.device(options.device)
     ways = usable(options.ways, device)
     peaks = {"fp32": matrix_peak(device, torch.float32)}
@@ -91,6 +94,9 @@ def arguments() -> argparse.Namespace:
         help="per figure; two rounds at least, of which the first warms up",
     )
     parser.add_argument("--images", type=Path, help="a folder of photos instead of scikit-image's")
+    parser.add_argument(
+        "--plain-allocator", action="store_true", help="as in a program that does not tune its allocator"
+    )
     return parser.parse_args()
 
 
