@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from lookalike import Client
 
-_CALLERS, _SECONDS = 4, 30
+_CALLERS, _SECONDS = 4, 60
 
 
 @dataclass

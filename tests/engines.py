@@ -28,7 +28,7 @@ async def running(*devices: Device, **options: Any) -> AsyncIterator[Engine]:
         await engine.close()
 
 
-async def eventually(condition: Callable[[], bool], seconds: float = 10) -> None:
+async def eventually(condition: Callable[[], bool], seconds: float = 60) -> None:
     """Waits for what another task or thread is about to do."""
     limit = time.monotonic() + seconds
     while not condition():

@@ -79,6 +79,7 @@ class FakeServer(
         self.faults: dict[str, list[status_pb2.Status]] = {}
         self.chunk_sizes: list[int] = []
         self.delay = 0.0
+        self.most_at_once = self._at_once = 0
         self.job_state = duplicates_pb2.JOB_STATE_SUCCEEDED
         self.cancelled_jobs: list[str] = []
         self.deleted_jobs: list[str] = []
@@ -116,7 +117,10 @@ class FakeServer(
 
     def _enter(self, call: str, context: grpc.ServicerContext) -> None:
         self.calls[call] += 1
+        self._at_once += 1
+        self.most_at_once = max(self.most_at_once, self._at_once)
         time.sleep(self.delay)
+        self._at_once -= 1
         if self.faults.get(call):
             self._abort(context, self.faults[call].pop(0))
 

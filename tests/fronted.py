@@ -92,7 +92,7 @@ def chunks(count: int, *images: Any) -> list[embedding_pb2.EmbedStreamRequest]:
     return [embedding_pb2.EmbedStreamRequest(chunk_id=i, request=request(*images)) for i in range(count)]
 
 
-def eventually(holds: Callable[[], Any], seconds: float = 10) -> None:
+def eventually(holds: Callable[[], Any], seconds: float = 60) -> None:
     limit = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < limit

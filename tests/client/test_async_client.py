@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -137,9 +136,8 @@ def test_a_timeout_is_a_deadline_and_many_calls_go_side_by_side(talk: Any, serve
 
     async def conversation(client: AsyncClient) -> None:
         await client.limits()
-        start = time.monotonic()
         await asyncio.gather(*(client.embed(str(i).encode()) for i in range(6)))
-        assert time.monotonic() - start < 4  # one after the other would take 6
+        assert server.most_at_once > 1
         with pytest.raises(errors.DeadlineExceeded):
             await client.embed(b"cat", timeout=0.05)
 

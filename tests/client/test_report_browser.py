@@ -174,7 +174,7 @@ def test_the_decisions_are_exported_in_the_columns_of_the_csv(page: Page, tmp_pa
     page.press(" ")  # the best is to go as well
     assert "Nothing of this group is kept" in text(page, ".group .alert")
     page.run("document.getElementById('export').click()")
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not (tmp_path / "plan.csv").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     with (tmp_path / "plan.csv").open(newline="", encoding="utf-8") as file:

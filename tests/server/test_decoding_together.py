@@ -82,5 +82,5 @@ def test_who_waits_is_woken_once_for_all_that_was_put() -> None:
     time.sleep(0.02)
     assert taken == []
     line.wake(5)
-    taker.join(5)
+    taker.join(60)
     assert taken == [5]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -108,10 +107,8 @@ def test_a_wrong_first_impression_of_a_fast_device_is_unlearned() -> None:
         gpu = HandGpu(seconds=0.2)
         async with running(gpu, max_batch=2) as engine:
             gpu.streams.seconds = 0.01
-            started = time.monotonic()
             for _ in range(3):
                 await engine.embed(PIXELS, [], wait=True)
-            assert time.monotonic() - started < 24 * 0.1
             assert engine.served.models[0].cost.seconds(2) < 0.06
 
     asyncio.run(main())
@@ -316,8 +313,6 @@ def test_what_waits_goes_to_a_replica_that_is_free_and_not_behind_a_batch() -> N
             await eventually(lambda: len(busy.begun) == len(free.begun) == 1)
             for gpu in (busy, free):
                 gpu.streams.computing.go.set()
-            started = time.monotonic()
             await asyncio.gather(*calls)
-            assert time.monotonic() - started < 5
 
     asyncio.run(main())

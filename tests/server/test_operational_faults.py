@@ -128,10 +128,8 @@ def crowd(address: str, size: int, hello: bytes) -> Iterator[list[socket.socket]
 def test_a_crowd_of_idle_connections_harms_nobody(running: Operated, embedding: Any, hello: bytes) -> None:
     assert works(embedding)
     with crowd(running.address, 250, hello), running.channel() as channel:
-        started = time.monotonic()
         assert works(embedding)
         assert works(embedding_pb2_grpc.EmbeddingServiceStub(channel))  # one that comes after the crowd
-        assert time.monotonic() - started < 10
     assert works(embedding)
 
 

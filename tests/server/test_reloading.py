@@ -165,7 +165,7 @@ def test_images_on_the_road_end_in_the_model_they_came_for(
     monkeypatch.setattr("lookalike_server.decoding.decode", holding)
     with ThreadPoolExecutor() as pool:
         before = pool.submit(embed, running, PHOTOS[1])
-        assert held.wait(10)
+        assert held.wait(60)
         running.wish(tiny=table(taps=(TapTable(node="conv", p=2.0),)))
         assert running.reload() == 0
         after = embed(running)
@@ -308,7 +308,7 @@ def test_a_model_that_is_served_no_more_is_freed(running: Running) -> None:
     running.wish(third=table())
     assert running.reload() == 0
     embed(running)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while running.loader.made[0]() is not None:
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -327,7 +327,7 @@ def test_a_second_reload_is_refused_while_one_is_under_way(
     running.wish(other=table())
     with ThreadPoolExecutor() as pool:
         first = pool.submit(running.reload)
-        assert began.wait(10)
+        assert began.wait(60)
         assert running.reload() != 0
         assert "A reload is under way" in capsys.readouterr().err
         assert embed(running)[0] == "space-of-tiny"

@@ -25,7 +25,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def settled(shop: Collection) -> Collection:
     """Waits until the keeper has nothing left to do."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while next_run(shop._view) and time.monotonic() < end:
         time.sleep(0.01)
     assert not next_run(shop._view)

@@ -23,7 +23,7 @@ class SlowCollection:
     def ask(self, queries: np.ndarray, ask: Ask, exclude: list[str]) -> SearchResult:
         assert len(exclude) == len(queries)
         self.batches.append(len(queries))
-        assert self.go.wait(10)
+        assert self.go.wait(60)
         if ask.where == "fault":
             raise ValueError("a fault")
         hits = [[Hit(str(int(query[0])), 1.0, "{}")] * ask.k for query in queries]
