@@ -91,12 +91,12 @@ class AsyncCollection(AsyncDuplicateCalls, AsyncCalibrationCalls):
         timeout: float | None,
     ) -> AddReport:
         tally = Tally(total)
-        deadline = _shared.Deadline(timeout)
         answers = _aio_streams.exchange(
-            lambda requests: self._items.UpsertItemsStream(requests, timeout=deadline.left()),
+            self._items.UpsertItemsStream,
             lambda chunk: _bulk.upsert_request(chunk, self.name),
             _bulk.cut(entries, await self._client.limits()),
             self._client.target,
+            timeout,
         )
         try:
             with observer(progress) as show:

@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import grpc
 
 from lookalike import _shared
 from lookalike._bulk import IN_FLIGHT, Chunk, Window
-from lookalike._streams import EndedEarly, MakeRequest
-
-OpenCall = Callable[[AsyncIterator[Any]], Any]
+from lookalike._streams import EndedEarly, MakeRequest, OpenCall
 
 
 async def exchange(
-    open_call: OpenCall, make_request: MakeRequest, chunks: Iterator[Chunk[Any]], target: str
+    open_call: OpenCall,
+    make_request: MakeRequest,
+    chunks: Iterator[Chunk[Any]],
+    target: str,
+    timeout: float | None,
 ) -> AsyncIterator[tuple[Chunk[Any], Any]]:
     """Sends all chunks and yields each with its answer, in order; see the twin.
 
     `chunks` are taken in a thread, because they read files.
     """
     window: Window[Any, Any] = Window(chunks)
-    patience = _shared.Patience()
+    patience = _shared.Patience(timeout)
     while True:
         try:
             async for answered in _one_stream(open_call, make_request, window, patience):
@@ -44,7 +46,7 @@ async def _one_stream(
     open_call: OpenCall, make_request: MakeRequest, window: Window[Any, Any], patience: _shared.Patience
 ) -> AsyncIterator[tuple[Chunk[Any], Any]]:
     outbox: asyncio.Queue[Any] = asyncio.Queue()
-    call = open_call(_drained(outbox))
+    call = open_call(_drained(outbox), timeout=patience.left())
     again = deque(window.unanswered())
     accepted = False
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import time
 from collections.abc import Iterator
@@ -159,31 +160,35 @@ def _rich_status(error: grpc.RpcError) -> status_pb2.Status | None:
     return None if data is None else status_pb2.Status.FromString(data)
 
 
-class Deadline:
-    """A timeout that goes on counting when a stream is opened again."""
+class Patience:
+    """How often a broken stream is opened again: with growing pauses, anew after each bit of progress, and
+    all within one timeout, which goes on counting.
+    """
 
-    def __init__(self, timeout: float | None) -> None:
-        self._end = None if timeout is None else time.monotonic() + timeout
+    def __init__(self, timeout: float | None = None) -> None:
+        self._end = math.inf if timeout is None else time.monotonic() + timeout
+        self.progressed()
 
     def left(self) -> float | None:
-        """Seconds, 0 when it has passed; None when there is no end."""
-        return None if self._end is None else max(0.0, self._end - time.monotonic())
-
-
-class Patience:
-    """How often a broken stream is opened again: with growing pauses, anew after each bit of progress."""
-
-    def __init__(self) -> None:
-        self.progressed()
+        """Seconds until the timeout, 0 when it has passed; None when there is none."""
+        return None if self._end == math.inf else max(0.0, self._end - time.monotonic())
 
     def progressed(self) -> None:
         self._pauses: Iterator[float] = iter((0.1, 0.3, 1.0, 2.0, 4.0, 8.0))
 
     def pause(self, error: LookalikeError) -> float | None:
-        """Seconds to wait before the next attempt, or None when there should be none."""
+        """Seconds to wait before the next attempt, or None when there should be none.
+
+        DeadlineExceeded when the timeout comes before that attempt: a call that is opened with nothing left
+        may still be answered, with an error that looks like a passing one.
+        """
         passing = isinstance(error, errors.Unavailable) or error.reason in ("QUEUE_FULL", "TOKEN_LIMIT")
         pause = next(self._pauses, None) if passing else None
         if pause is None:
             return None
         # Not before the server's own word, and spread so that clients do not come back as one.
-        return max(pause, error.retry_after or 0.0) * random.uniform(1.0, 1.5)
+        pause = max(pause, error.retry_after or 0.0) * random.uniform(1.0, 1.5)
+        if time.monotonic() + pause >= self._end:
+            message = f"the timeout leaves no time for another attempt; the last one ended in: {error}"
+            raise errors.DeadlineExceeded(message, "DEADLINE_EXCEEDED") from error
+        return pause

@@ -12,20 +12,26 @@ import grpc
 from lookalike import _shared
 from lookalike._bulk import Chunk, Window
 
-OpenCall = Callable[[Iterator[Any]], Any]
+OpenCall = Callable[..., Any]
+"""Takes the requests and `timeout`, seconds or None."""
 MakeRequest = Callable[[Chunk[Any]], Any]
 
 
 def exchange(
-    open_call: OpenCall, make_request: MakeRequest, chunks: Iterator[Chunk[Any]], target: str
+    open_call: OpenCall,
+    make_request: MakeRequest,
+    chunks: Iterator[Chunk[Any]],
+    target: str,
+    timeout: float | None,
 ) -> Iterator[tuple[Chunk[Any], Any]]:
     """Sends all chunks and yields each with its answer, in order.
 
     When the stream breaks for a passing reason, what was not answered is sent again on a new one: the server
-    treats a repeated chunk as it treated the first. Raises the stream's error when patience is at its end.
+    treats a repeated chunk as it treated the first. Raises the stream's error when patience is at its end,
+    DeadlineExceeded when `timeout`, in seconds over all attempts, is.
     """
     window: Window[Any, Any] = Window(chunks)
-    patience = _shared.Patience()
+    patience = _shared.Patience(timeout)
     while True:
         try:
             yield from _one_stream(open_call, make_request, window, patience)
@@ -50,7 +56,7 @@ def _one_stream(
     # gRPC reads requests in a thread of its own. It gets them from a queue, so that the caller's generator
     # runs, and raises, where the caller expects it.
     outbox: SimpleQueue[Any] = SimpleQueue()
-    call = open_call(iter(outbox.get, None))
+    call = open_call(iter(outbox.get, None), timeout=patience.left())
     try:
         for chunk in window.unanswered():
             outbox.put(make_request(chunk))

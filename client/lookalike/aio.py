@@ -64,12 +64,12 @@ class AsyncClient(AsyncConnected):
         """Like `Client.embed_many`; `images` are taken in a thread."""
         _bulk.check_on_error(on_error)
         limits = await self.limits()
-        deadline = _shared.Deadline(timeout)
         answers = _aio_streams.exchange(
-            lambda requests: self._embedding.EmbedStream(requests, timeout=deadline.left()),
+            self._embedding.EmbedStream,
             lambda chunk: _bulk.embed_request(chunk, recipe),
             _bulk.cut(_entries.image_entries(images, limits), limits),
             self.target,
+            timeout,
         )
         async for chunk, answer in answers:
             for result in _bulk.embed_results(chunk, answer and answer.response):

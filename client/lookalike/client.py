@@ -84,12 +84,12 @@ class Client(Connected):
         """
         _bulk.check_on_error(on_error)
         limits = self.limits()
-        deadline = _shared.Deadline(timeout)
         answers = _streams.exchange(
-            lambda requests: self._embedding.EmbedStream(requests, timeout=deadline.left()),
+            self._embedding.EmbedStream,
             lambda chunk: _bulk.embed_request(chunk, recipe),
             _bulk.cut(_entries.image_entries(images, limits), limits),
             self.target,
+            timeout,
         )
         for chunk, answer in answers:
             for result in _bulk.embed_results(chunk, answer and answer.response):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from lookalike import _bulk, _entries, _shared, _streams, _wire
+from lookalike import _bulk, _entries, _streams, _wire
 from lookalike._calibrations import CalibrationCalls
 from lookalike._jobs import DuplicateCalls
 from lookalike._searching import SearchCalls
@@ -111,12 +111,12 @@ class Collection(SearchCalls, UpkeepCalls, DuplicateCalls, CalibrationCalls):
         timeout: float | None,
     ) -> AddReport:
         tally = Tally(total)
-        deadline = _shared.Deadline(timeout)
         answers = _streams.exchange(
-            lambda requests: self._items.UpsertItemsStream(requests, timeout=deadline.left()),
+            self._items.UpsertItemsStream,
             lambda chunk: _bulk.upsert_request(chunk, self.name),
             _bulk.cut(entries, self._client.limits()),
             self._client.target,
+            timeout,
         )
         try:
             with observer(progress) as show:

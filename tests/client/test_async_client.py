@@ -144,6 +144,18 @@ def test_a_timeout_is_a_deadline_and_many_calls_go_side_by_side(talk: Any, serve
     talk(conversation)
 
 
+def test_the_deadline_of_a_stream_is_not_stretched_by_retries(talk: Any, server: FakeServer) -> None:
+    server.fail("chunk", *[UNAVAILABLE] * 20)
+
+    async def conversation(client: AsyncClient) -> None:
+        await client.limits()
+        with pytest.raises(errors.DeadlineExceeded):
+            _ = [result async for result in client.embed_many([b"cat"], timeout=0.6)]
+        assert server.calls["EmbedStream"] <= 3  # the pause after the third is longer than the timeout
+
+    talk(conversation)
+
+
 def test_forgetting_to_close_warns(server: FakeServer) -> None:
     async def conversation() -> None:
         client = AsyncClient(server.target)
