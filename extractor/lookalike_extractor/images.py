@@ -114,7 +114,7 @@ def _check_pixels(width: int, height: int, limits: ImageLimits) -> None:
         )
 
 
-def _jpeg_scale(layout: Layout, preprocessing: Preprocessing) -> int:
+def jpeg_scale(layout: Layout, preprocessing: Preprocessing) -> int:
     """1, 2, 4 or 8: stored pixels, each way, for one of ours. Other fractions cost more than they save."""
     if preprocessing.align is not None:
         return 1
@@ -126,7 +126,7 @@ def _jpeg_scale(layout: Layout, preprocessing: Preprocessing) -> int:
 
 
 def _decode_jpeg(data: bytes, layout: Layout, preprocessing: Preprocessing, limits: ImageLimits) -> Pixels:
-    scale = _jpeg_scale(layout, preprocessing)
+    scale = jpeg_scale(layout, preprocessing)
     least_height, least_width = -(-layout.height // scale), -(-layout.width // scale)
     try:
         pixels: Pixels = simplejpeg.decode_jpeg(data, min_height=least_height, min_width=least_width)
@@ -145,7 +145,7 @@ def _decode_with_pillow(
     with _OPENERS[layout.format](data) as image:
         _check_pixels(*image.size, limits)
         if layout.format == "JPEG":
-            scale = _jpeg_scale(layout, preprocessing)
+            scale = jpeg_scale(layout, preprocessing)
             image.draft(image.mode, (layout.width // scale, layout.height // scale))
         image.load()
         return _rgb(image)

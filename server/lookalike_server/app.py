@@ -158,10 +158,11 @@ async def _serve(settings: Settings, read: Callable[[], Settings]) -> None:
     heed_signals(stop, again)
 
     def ready(address: str, engine: Engine) -> None:
+        decoding = f", JPEGs decoded on {engine.decodes_on}" if engine.decodes_on else ""
         runtimes = ", ".join(dict.fromkeys(model.runtime for model in engine.served.models))
         print(
             f"lookalike {version('lookalike')} serves {', '.join(engine.recipes)} on {address} "
-            f"({engine.device}: {runtimes}), data in {settings.data}; "
+            f"({engine.device}: {runtimes}{decoding}), data in {settings.data}; "
             f"ready after {time.monotonic() - STARTED:.1f} s",
             flush=True,
         )

@@ -24,6 +24,7 @@ from lookalike_server.config import RecipeTable, Settings
 from lookalike_server.devices import load_devices, share_of_threads
 from lookalike_server.engine import Engine
 from lookalike_server.errors import ConfigInvalid
+from lookalike_server.gpu_decoding import gpu_decoder
 from lookalike_server.readiness import Health as EngineHealth
 from lookalike_server.services.calibration import CalibrationServicer
 from lookalike_server.services.collections import CollectionServicer
@@ -71,7 +72,8 @@ def _recipe(name: str, table: RecipeTable) -> Recipe:
 
 
 def make_engine(settings: Settings, recipes: Mapping[str, Recipe]) -> Engine:
-    """Loads the models. Raises what they raise, and ConfigInvalid when the device is not there."""
+    """Loads the models. Raises what they raise, and ConfigInvalid when a device or a decoder is not there."""
+    decoder = gpu_decoder(settings.device) if settings.gpu_decode else None
     return Engine(
         recipes,
         *load_devices(settings, list(recipes.values())),
@@ -84,6 +86,7 @@ def make_engine(settings: Settings, recipes: Mapping[str, Recipe]) -> Engine:
         max_call_seconds=settings.max_call_seconds,
         canary_seconds=settings.canary_seconds,
         stall_seconds=settings.stall_seconds,
+        gpu_decoder=decoder,
     )
 
 

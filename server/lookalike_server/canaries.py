@@ -12,6 +12,7 @@ from lookalike_extractor.errors import LookalikeError
 from PIL import Image
 
 from lookalike_server.errors import DeviceStalled
+from lookalike_server.gpu_agreement import settle_gpu_decode
 from lookalike_server.jobs import Call, Job
 from lookalike_server.supervised import forever
 
@@ -34,6 +35,7 @@ class Canaries:
 
     Args:
         travel: takes a call's jobs through the engine and returns once they have ended.
+        gpu_decode: whether a GPU decodes for models with which it agrees.
     """
 
     def __init__(
@@ -41,7 +43,10 @@ class Canaries:
         readiness: Readiness,
         replicas: Sequence[Replica],
         travel: Callable[[Call, Sequence[Job]], Awaitable[None]],
+        *,
+        gpu_decode: bool = False,
     ) -> None:
+        self._gpu_decode = gpu_decode
         self._readiness, self._replicas, self._travel = readiness, replicas, travel
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -57,6 +62,8 @@ class Canaries:
             for replica in working:
                 if (fault := await self._probe(model, replica.number)) is not None:
                     raise fault
+            if self._gpu_decode:
+                await settle_gpu_decode(model, working[0].number, self._travel)
 
     def start(self) -> None:
         """Sends them from now on wherever no other image has gone lately, through each replica by itself."""

@@ -117,6 +117,8 @@ class Settings(_Table):
     """How long one batch may take before the device is taken to hang and callers are sent away."""
     decode_threads: int = Field(0, ge=0, le=1024)
     """0: as many as the cores allow beside the model's threads."""
+    gpu_decode: bool = False
+    """A CUDA device decodes ordinary JPEGs that need no scaling; the threads decode the rest."""
     torch_threads: int = Field(0, ge=0, le=1024)
     """Threads of each replica on the CPU. 0: the cores of the machine, shared by the replicas."""
     drain_seconds: float = Field(30.0, ge=0)

@@ -7,8 +7,6 @@ work. What the one left behind still finds out is not listened to.
 from __future__ import annotations
 
 import hashlib
-import math
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -21,11 +19,13 @@ from lookalike_extractor.preprocessing import fit
 
 from lookalike_server.batcher import Line
 from lookalike_server.cache import ResultCache
+from lookalike_server.gpu_stage import GpuStage
 from lookalike_server.jobs import Job
-from lookalike_server.supervised import Stage
+from lookalike_server.supervised import Decoder, Stage
 from lookalike_server.wire import internal
 
 if TYPE_CHECKING:
+    from lookalike_server.gpu_decoding import GpuDecoder
     from lookalike_server.served import Model
 
 # A decoder takes, and hands on together, as many as it decodes in this time: handing small images from thread
@@ -36,49 +36,6 @@ _TOGETHER_SECONDS, _MOST_TOGETHER = 0.02, 32
 _DECODE_WEIGHT = 0.05
 
 
-class Decoder(Stage):
-    """One thread, and what it has in hand. Only what the lock guards is touched from outside.
-
-    Attributes:
-        left: it hung, and another has taken over.
-    """
-
-    def __init__(
-        self, name: str, turn: Callable[[Stage], bool], failed: Callable[[Stage, BaseException], None]
-    ) -> None:
-        super().__init__(name, turn, failed)
-        self.left = False
-        self._lock = threading.Lock()
-        self._began = math.inf
-        self._job: Job | None = None
-        self._ready: list[Job] = []
-        self._rest: list[Job] = []
-
-    def begin(self, job: Job, ready: list[Job], rest: list[Job]) -> None:
-        with self._lock:
-            self._job, self._ready, self._rest, self._began = job, ready, rest, time.monotonic()
-
-    def end(self) -> bool:
-        """False when it took so long that another has taken over."""
-        with self._lock:
-            self._began = math.inf
-            return not self.left
-
-    def leave(self, seconds: float) -> tuple[Job, list[Job], list[Job]] | None:
-        """Leaves it behind if it has been at one image for so long.
-
-        Returns that image, those it has decoded and not handed on, and those it has not begun.
-        """
-        with self._lock:
-            if time.monotonic() - self._began < seconds or self._job is None:
-                return None
-            self.left = True
-            return self._job, self._ready, self._rest
-
-    def alive(self) -> bool:
-        return self._thread.is_alive()
-
-
 class Decoding:
     """The decoders, and the line before them.
 
@@ -86,6 +43,7 @@ class Decoding:
         ready: takes images that have pixels.
         ended: takes images that need none: known, dropped, failed.
         failed: is told of a decoder that was thrown out of its work.
+        gpu: decodes what it can take; None: the threads decode all.
 
     Attributes:
         seconds: of an image, lately.
@@ -100,6 +58,7 @@ class Decoding:
         ready: Callable[[list[Job]], object],
         ended: Callable[[list[Job]], object],
         failed: Callable[[Stage, BaseException], None],
+        gpu: GpuDecoder | None = None,
     ) -> None:
         self.line = Line()
         self.seconds = 0.0
@@ -107,6 +66,7 @@ class Decoding:
         self._ready, self._ended, self._failed = ready, ended, failed
         self._decoders = [self._decoder(i) for i in range(threads)]
         self._left: list[Decoder] = []
+        self._gpu = self._gpu_stage(gpu) if gpu else None
 
     def __len__(self) -> int:
         return len(self._decoders)
@@ -114,16 +74,28 @@ class Decoding:
     def start(self) -> None:
         for decoder in self._decoders:
             decoder.start()
+        if self._gpu:
+            self._gpu.start()
 
     def join(self, seconds: float | None) -> None:
         """Ends the threads once what is in the line is decoded, or the time has passed."""
         self.line.close()
         for decoder in self._decoders:
             decoder.join(seconds)
+        if self._gpu:
+            self._gpu.join(seconds)
+            last = self._decoder(0)  # for what the GPU has given back since
+            last.start()
+            last.join(seconds)
+
+    def waiting(self, *, bulk: bool) -> int:
+        """Images that wait to be decoded."""
+        return self.line.waiting(bulk=bulk) + (self._gpu.line.waiting(bulk=bulk) if self._gpu else 0)
 
     def by_model(self, *, bulk: bool) -> dict[Model, int]:
-        """How many jobs of each model the decoders have in hand."""
+        """How many jobs of each model the decoders have in hand, and the GPU's one before it."""
         hands = [job for decoder in self._decoders for job in tuple(decoder.hand)]
+        hands += self._gpu.jobs() if self._gpu else []
         return Counter(job.model for job in hands if job.call.bulk == bulk)
 
     def replace_hanging(self, seconds: float) -> dict[str, Job]:
@@ -131,7 +103,9 @@ class Decoding:
 
         Returns those images by the names of their decoders.
         """
-        hanging = {}
+        hanging: dict[str, Job] = {}
+        if self._gpu:
+            self._gpu.leave_hanging(seconds)
         for place, decoder in enumerate(self._decoders):
             if (taken := decoder.leave(seconds)) is None:
                 continue
@@ -150,6 +124,16 @@ class Decoding:
 
     def _decoder(self, place: int) -> Decoder:
         return Decoder(f"decode-{place}", self._turn, self._failed)
+
+    def _gpu_stage(self, gpu: GpuDecoder) -> GpuStage:
+        return GpuStage(
+            gpu,
+            ready=self._ready,
+            ended=self._ended,
+            back=self.line.put,
+            failed=self._failed,
+            learn=self._learn_gpu,
+        )
 
     def _turn(self, decoder: Stage) -> bool:
         assert isinstance(decoder, Decoder)
@@ -183,7 +167,8 @@ class Decoding:
             self._ended(ended)
 
     def _prepared(self, job: Job) -> bool:
-        """Decodes a job unless there is no need. False when it follows another, which will bring it along.
+        """Decodes a job unless there is no need. False when it follows another, which will bring it along, or
+        is with the GPU.
 
         Whatever is raised becomes the fault of that job alone.
         """
@@ -203,9 +188,15 @@ class Decoding:
         file = job.source if isinstance(job.source, bytes) else None
         sent = np.ascontiguousarray(job.source).data if file is None else file
         job.digest = hashlib.sha256(sent).digest()
-        origin = self._cache.meet(job)
+        origin = (
+            self._cache.meet(job) if job.key is None else "computed"
+        )  # it has met, and the GPU sent it back
         if origin != "computed":
             return origin == "cached"
+        if self._gpu and self._gpu.takes(job):
+            job.outcome.decode_s += time.monotonic() - started
+            self._gpu.send(job)
+            return False
         preprocessing = job.model.preprocessing
         if job.call.probe:  # canaries have no face
             preprocessing = preprocessing.unaligned()
@@ -214,7 +205,13 @@ class Decoding:
         else:
             job.pixels = decode(file, preprocessing, self._limits, header=job.header)
         job.ready_at = time.monotonic()
-        job.outcome.decode_s = job.ready_at - started
-        weight = _DECODE_WEIGHT if self.seconds else 1.0
-        self.seconds += weight * (job.outcome.decode_s - self.seconds)
+        job.outcome.decode_s += job.ready_at - started
+        self._learn(job.ready_at - started)
         return True
+
+    def _learn(self, seconds: float) -> None:
+        weight = _DECODE_WEIGHT if self.seconds else 1.0
+        self.seconds += weight * (seconds - self.seconds)
+
+    def _learn_gpu(self, seconds: float) -> None:
+        self._learn(seconds * len(self._decoders))  # it is one, and what is learned is of a thread of theirs

@@ -84,7 +84,7 @@ class Door:
         Decoding and computing overlap: the slower of the two counts. What is not known yet takes no time.
         """
         stages = self._stages
-        decoding = stages.arrived.waiting(bulk=False) + len(jobs)
+        decoding = stages.decoding.waiting(bulk=False) + len(jobs)
         device = stages.seconds_for(Counter(job.model for job in jobs))
         return max(device, stages.decoding.seconds * decoding / len(stages.decoding))
 

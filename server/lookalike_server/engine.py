@@ -17,6 +17,7 @@ before it is decoded, and again before it is computed.
     stages            the threads, with the lines between them (batcher) and what batches cost (costs)
     replicas          those that compute, one for each device
     decoding          those that decode; one that hangs is replaced
+    gpu_stage         the one that decodes on a GPU, where that was asked for
     cache             results that are known; identical images that share one
     readiness         whether it all works, seen by images; where there are none by canaries
     statistics        what is told to observers
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
     from lookalike_extractor.preprocessing import Preprocessing
     from lookalike_extractor.recipe import Recipe, Space
 
+    from lookalike_server.gpu_decoding import GpuDecoder
+
 __all__ = ["Engine", "Outcome", "Source"]
 
 
@@ -67,9 +70,11 @@ class Engine:
         canary_seconds: how long a model may be without work before a canary is sent; 0 sends none.
         stall_seconds: how long one batch may take before the device is taken to hang, and one image before
             its decoder is.
+        gpu_decoder: takes ordinary JPEGs of the models that agree with it; None: the threads decode all.
 
     Attributes:
         device: names of its devices.
+        decodes_on: the device that decodes JPEGs for at least one model; "" where none does.
         replicas: what computes, one for each device.
         draining: set it to refuse new calls; streams then end with Draining.
         served: what it serves now; `serve` changes it.
@@ -93,6 +98,7 @@ class Engine:
         max_call_seconds: float = 300.0,
         canary_seconds: float = 0.0,
         stall_seconds: float = 60.0,
+        gpu_decoder: GpuDecoder | None = None,
     ) -> None:
         self.served = Served(recipes, models_on(devices))
         self.device = ",".join(dict.fromkeys(device.name for device in devices))
@@ -109,11 +115,15 @@ class Engine:
             max_batch=max_batch,
             decode_threads=decode_threads,
             stall_seconds=stall_seconds,
+            gpu_decoder=gpu_decoder,
         )
+        self._gpu_decoder = gpu_decoder
         self.replicas = self._road.stages.replicas
         self.readiness = Readiness(self.served.models, self.replicas, canary_seconds)
         self._door = Door(self.room, self._road.stages, self.readiness)
-        self.canaries = Canaries(self.readiness, self.replicas, self._travel)
+        self.canaries = Canaries(
+            self.readiness, self.replicas, self._travel, gpu_decode=gpu_decoder is not None
+        )
         self.broken, self.draining = self._road.broken, self._door.draining
 
     async def start(self) -> None:
@@ -153,6 +163,11 @@ class Engine:
     def spaces(self) -> Mapping[str, Space]:
         """By recipe."""
         return self.served.spaces
+
+    @property
+    def decodes_on(self) -> str:
+        used = any(model.gpu_decode for model in self.served.models)
+        return self._gpu_decoder.device if self._gpu_decoder and used else ""
 
     @property
     def decoded(self) -> int:

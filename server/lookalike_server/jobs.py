@@ -89,6 +89,8 @@ class Job:
     """Identical images that wait for its result."""
     alone: bool = False
     """It was let down by the one it followed: it goes its own way now."""
+    on_gpu: bool | None = None
+    """Whether the GPU decodes it; None: that is open (gpu_stage.py)."""
     replica: int | None = None
     """Which one must compute it; None: any may."""
     ready_at: float = 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from lookalike_extractor.errors import ImageError, LookalikeError
 from lookalike_extractor.images import ImageLimits
@@ -21,6 +22,9 @@ from lookalike_server.stages import Stages
 from lookalike_server.statistics import Tally
 from lookalike_server.supervised import forever
 from lookalike_server.wire import internal
+
+if TYPE_CHECKING:
+    from lookalike_server.gpu_decoding import GpuDecoder
 
 # How often the device is looked at, how much longer than expected a batch may take before it is taken to
 # hang, and after how many times that long the process gives itself up.
@@ -50,6 +54,7 @@ class Road:
         max_batch: int,
         decode_threads: int,
         stall_seconds: float,
+        gpu_decoder: GpuDecoder | None = None,
     ) -> None:
         self.broken = asyncio.Event()
         self.stages = Stages(
@@ -60,6 +65,7 @@ class Road:
             limits=limits,
             max_batch=max_batch,
             decode_threads=decode_threads,
+            gpu_decoder=gpu_decoder,
         )
         self._limits = limits
         self._room, self._cache, self._tally = room, cache, tally

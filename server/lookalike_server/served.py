@@ -82,6 +82,7 @@ class Model:
         number: no other model of this process has it.
         group: its recipes joined by commas.
         cost: of its batches.
+        gpu_decode: whether JPEGs that a GPU has decoded get the same descriptors (gpu_agreement.py).
     """
 
     _numbers = itertools.count()
@@ -94,6 +95,7 @@ class Model:
         self.runtime = first.runtimes[index]
         self.group = ",".join(self.spaces)
         self.cost = Cost(smallest=SMALLEST if first.models[index].pads_one else 1)
+        self.gpu_decode = False
         self._devices, self._index = devices, index
 
     def begin(self, replica: int, pixels: Sequence[NDArray[np.uint8]]) -> InFlight:

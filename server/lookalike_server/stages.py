@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from lookalike_extractor.images import ImageLimits
 
@@ -22,6 +22,9 @@ from lookalike_server.jobs import Batch, Job
 from lookalike_server.replicas import Replica, names_of, rests
 from lookalike_server.served import Model, Runner
 from lookalike_server.supervised import Stage
+
+if TYPE_CHECKING:
+    from lookalike_server.gpu_decoding import GpuDecoder
 
 # Batches give so much of the most images a second, and have at least so many images if they wait: small ones
 # cost more beside all else that goes on than a line through what was learned tells, and it is how many are
@@ -62,6 +65,7 @@ class Stages:
         limits: ImageLimits,
         max_batch: int,
         decode_threads: int,
+        gpu_decoder: GpuDecoder | None = None,
     ) -> None:
         self.decoded = Line()
         self._ends, self._post, self._max_batch = ends, post, max_batch
@@ -75,6 +79,7 @@ class Stages:
             ready=self.decoded.put,
             ended=lambda jobs: post(ends.images_ended, jobs),
             failed=self._failed,
+            gpu=gpu_decoder,
         )
         self.arrived = self.decoding.line
         self.replicas = [
@@ -107,7 +112,7 @@ class Stages:
 
     def waiting(self) -> dict[tuple[str, str], int]:
         """Images before each stage, by lane."""
-        lines = {"decode": self.arrived, "device": self.decoded}
+        lines: dict[str, Decoding | Line] = {"decode": self.decoding, "device": self.decoded}
         return {
             (stage, lane): line.waiting(bulk=lane == "bulk")
             for stage, line in lines.items()

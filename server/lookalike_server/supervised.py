@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -56,3 +57,46 @@ class Stage:
                 self._failed(self, error)
                 self.hand = []
                 time.sleep(0.01)  # a turn that fails at its first step must not take a whole core
+
+
+class Decoder(Stage):
+    """One thread, and what it has in hand. Only what the lock guards is touched from outside.
+
+    Attributes:
+        left: it hung, and another has taken over.
+    """
+
+    def __init__(
+        self, name: str, turn: Callable[[Stage], bool], failed: Callable[[Stage, BaseException], None]
+    ) -> None:
+        super().__init__(name, turn, failed)
+        self.left = False
+        self._lock = threading.Lock()
+        self._began = math.inf
+        self._job: Job | None = None
+        self._ready: list[Job] = []
+        self._rest: list[Job] = []
+
+    def begin(self, job: Job, ready: list[Job], rest: list[Job]) -> None:
+        with self._lock:
+            self._job, self._ready, self._rest, self._began = job, ready, rest, time.monotonic()
+
+    def end(self) -> bool:
+        """False when it took so long that another has taken over."""
+        with self._lock:
+            self._began = math.inf
+            return not self.left
+
+    def leave(self, seconds: float) -> tuple[Job, list[Job], list[Job]] | None:
+        """Leaves it behind if it has been at one image for so long.
+
+        Returns that image, those it has decoded and not handed on, and those it has not begun.
+        """
+        with self._lock:
+            if time.monotonic() - self._began < seconds or self._job is None:
+                return None
+            self.left = True
+            return self._job, self._ready, self._rest
+
+    def alive(self) -> bool:
+        return self._thread.is_alive()
