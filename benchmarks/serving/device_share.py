@@ -3,11 +3,13 @@
     python benchmarks/serving/device_share.py --model efficientnet_lite0
     python benchmarks/serving/device_share.py --model resnet50 --device cuda:0 --batch 256
     python benchmarks/serving/device_share.py --model resnet50 --device cuda:0 --batch 256 --runtime graphs
+    python benchmarks/serving/device_share.py --model resnet50 --device cuda:0 --batch 256 --gpu-decode
 
-Images a second of decoding alone, in as many threads as the server takes; of the model alone, in full batches
-of pixels that are decoded already, as many in flight as the device takes; and of a server of one process that
-is asked by streams (chunks of 32) from processes of their own. The share is that of the smaller of the first
-two. On the CPU all three take the same cores and it cannot reach 1: there it shows that the command works.
+Images a second of decoding alone, in as many threads as the server takes, or on the GPU; of the model alone,
+in full batches of pixels that are decoded already, as many in flight as the device takes; and of a server of
+one process that is asked by streams (chunks of 32) from processes of their own. The share is that of the
+smaller of the first two. On the CPU all three take the same cores and it cannot reach 1: there it shows that
+the command works.
 """
 
 from __future__ import annotations
@@ -41,6 +43,18 @@ def decoding(work: Work, images: list[bytes], seconds: float) -> float:
 
     with ThreadPoolExecutor(threads(work.device.name).decode) as pool:
         return _rate(iter(lambda: len(list(pool.map(work.decode, images))), 0), seconds)
+
+
+def decoding_on_gpu(work: Work, images: list[bytes], seconds: float) -> float:
+    """Images a second, in batches as large as the server's are at the most."""
+    from lookalike_extractor.images import sniff
+    from lookalike_server.gpu_decoding import gpu_decoder
+    from lookalike_server.gpu_stage import MOST_TOGETHER
+
+    decoder = gpu_decoder(work.device.name)
+    files = list(islice(cycle(images), MOST_TOGETHER))
+    layouts = [layout for file in files if (layout := sniff(file).layout)]
+    return _rate(iter(lambda: len(decoder.decode(files, layouts, work.preprocessing)), 0), seconds)
 
 
 def computing(work: Work, images: list[bytes], batch: int, seconds: float) -> float:
@@ -96,19 +110,21 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="cpu or cuda:N")
     parser.add_argument("--runtime", default="eager", help="as the server's setting; tiny runs in eager")
     parser.add_argument("--batch", type=int, default=32, help="images of the largest batch")
+    parser.add_argument("--gpu-decode", action="store_true", help="JPEGs are decoded on that GPU")
     parser.add_argument("--processes", type=int, default=2, help="that ask")
     parser.add_argument("--streams", type=int, default=4, help="of each of them")
     parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement")
     options = parser.parse_args()
     os.environ |= {"MODEL_DEVICE": options.device, "MODEL_RUNTIME": options.runtime}
-    os.environ["MODEL_BATCH"] = str(options.batch)
+    os.environ |= {"MODEL_BATCH": str(options.batch), "MODEL_GPU_DECODE": "1" if options.gpu_decode else ""}
     from shared import Work, jpegs  # it looks at the environment
 
     images = jpegs()
     with tempfile.TemporaryDirectory() as folder, served("stream", options.model, folder, images[0]) as side:
         served_rate = serving(side.target, options)
     work = Work(options.model)
-    decoded = decoding(work, images, options.seconds)
+    decode = decoding_on_gpu if options.gpu_decode else decoding
+    decoded = decode(work, images, options.seconds)
     computed = computing(work, images, options.batch, options.seconds)
     print(
         f"{options.model} on {options.device} ({options.runtime}, batches of {options.batch}): "

@@ -21,6 +21,7 @@ from lookalike_server.apart.orders import Order
 from lookalike_server.config import Settings
 from lookalike_server.device import Threads, threads
 from lookalike_server.engine import Engine
+from lookalike_server.gpu_decoding import gpu_decoder
 from lookalike_server.interceptors import CallInterceptor
 from lookalike_server.services.embedding import EmbeddingServicer
 from shared import MAX_BATCH, Work, device_of, recipe_of
@@ -60,8 +61,18 @@ def _device(model: str) -> Any:
 async def main(model: str, target: str) -> None:
     recipe, device = recipe_of(model), _device(model)
     decoders: Threads = threads(device.name)
-    engine = Engine({recipe.name: recipe}, device, max_batch=MAX_BATCH, decode_threads=decoders.decode)
+    gpu = gpu_decoder(device.name) if os.environ.get("MODEL_GPU_DECODE") else None
+    engine = Engine(
+        {recipe.name: recipe},
+        device,
+        max_batch=MAX_BATCH,
+        decode_threads=decoders.decode,
+        gpu_decoder=gpu,
+    )
     await engine.start()
+    await engine.try_out()
+    if gpu and not engine.decodes_on:
+        raise SystemExit("The GPU's decoder does not agree with the CPU's; the line above tells more.")
     size = ("grpc.max_receive_message_length", 64 << 20)
     server = grpc.aio.server(interceptors=[CallInterceptor()], options=[size])
     embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server(EmbeddingServicer(engine, Settings()), server)

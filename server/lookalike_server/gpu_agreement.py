@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 from PIL import Image
 
 from lookalike_server.jobs import Call, Job
@@ -23,9 +24,13 @@ if TYPE_CHECKING:
 
     from lookalike_server.served import Model
 
-# What decoding at half the size or less, which is part of every embedding space, may cost by its own margin
-# (Preprocessing.jpeg_margin); one more encoding at quality 75 costs more.
-LEAST_COSINE = 0.998
+# Of each of the pictures. With the built-in recipes cosines are 0.9999 for libjpeg with another resize,
+# 0.9965 for a decoder that repeats colours instead of interpolating them, as nvJPEG is expected to, 0.970 for
+# one more encoding at quality 75, 0.968 for red and blue exchanged, and 0.88 without antialiasing.
+LEAST_COSINE = 0.995
+# Where a recipe gives all pictures much the same descriptor, cosines say little: pixels are compared too, by
+# how far they are apart on average. Colours that are repeated make 2.5 levels, a shift by one pixel 23.
+MOST_LEVELS = 5.0
 
 # Colours stored at half the size each way, as photos have them, in width alone, and whole; in one scan and in
 # several.
@@ -57,20 +62,31 @@ async def settle_gpu_decode(
     if fault is not None:
         _log.warning("JPEGs for %s are decoded on the CPU: %s", model.group, fault.message)
         return
-    least = min(
-        float(one.outcome.descriptors[name] @ other.outcome.descriptors[name])
-        for one, other in zip(here, there, strict=True)
-        for name in model.spaces
+    least, levels = _compared(here, there)
+    model.gpu_decode = least >= LEAST_COSINE and levels <= MOST_LEVELS
+    _log.log(
+        logging.INFO if model.gpu_decode else logging.WARNING,
+        "JPEGs for %s are decoded on the %s: to those that the CPU decodes the GPU's have a cosine of %.4f "
+        "(at least %g is asked for), their pixels are %.1f levels away (at most %g)",
+        model.group,
+        "GPU" if model.gpu_decode else "CPU",
+        least,
+        LEAST_COSINE,
+        levels,
+        MOST_LEVELS,
     )
-    model.gpu_decode = least >= LEAST_COSINE
-    if not model.gpu_decode:
-        _log.warning(
-            "JPEGs for %s are decoded on the CPU: those that the GPU decodes get other descriptors "
-            "(cosine %.4f, at least %g is asked for)",
-            model.group,
-            least,
-            LEAST_COSINE,
-        )
+
+
+def _compared(here: Sequence[Job], there: Sequence[Job]) -> tuple[float, float]:
+    """The least cosine, and the most levels between pixels, of images that went both ways."""
+    cosines, levels = [], []
+    for one, other in zip(here, there, strict=True):
+        assert one.pixels is not None  # both have descriptors
+        assert other.pixels is not None
+        found, expected = other.outcome.descriptors, one.outcome.descriptors
+        cosines += [float(found[name] @ expected[name]) for name in expected]
+        levels.append(float(np.abs(other.pixels.astype(np.int16) - one.pixels).mean()))
+    return min(cosines), max(levels)
 
 
 async def _described(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from lookalike_server.gpu_decoding import GpuDecoder
 
-_MOST_TOGETHER = 64
+MOST_TOGETHER = 64
 _HANGING_JOIN_SECONDS = 1.0
 
 _log = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ class GpuStage:
 
     def _turn(self, stage: Stage) -> bool:
         assert isinstance(stage, Decoder)
-        taken = self.line.take_share(_MOST_TOGETHER, 1)
+        taken = self.line.take_share(MOST_TOGETHER, 1)
         if taken is None:
             return False
         stage.hand, started = list(taken), time.monotonic()

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
 import torch
+from engines import one, running
 from gpus import HandGpu, pixels
+from lookalike_extractor.images import decode, sniff
+from lookalike_extractor.preprocessing import Preprocessing
 from lookalike_server.cuda import CudaDevice, Streams
 from lookalike_server.device import Device
-from serving import TinyModel
+from lookalike_server.gpu_decoding import GpuDecoder, gpu_decoder
+from photos import encode, photo
+from PIL import Image
+from serving import TINY, TinyModel
 
 BATCHES = [pixels(count, seed) for seed, count in enumerate((3, 7, 2, 5, 7, 1))]
 
@@ -206,6 +213,53 @@ def test_on_a_gpu_it_is_known_how_late_a_result_is_asked_for(gpu: CudaDevice) ->
     threading.Event().wait(0.05)
     flight.result()
     assert 0.04 < flight.late < 1.0
+
+
+@pytest.fixture
+def decoder() -> GpuDecoder:
+    return gpu_decoder("cuda:0")
+
+
+@on_a_gpu
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_on_a_gpu_jpegs_are_decoded_as_on_the_cpu(decoder: GpuDecoder, orientation: int) -> None:
+    size = Preprocessing(224, 224, "crop", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture = photo("astronaut").resize((500, 375))
+    files = [
+        encode(picture, quality=90, exif=exif),
+        encode(picture, quality=90, progressive=True, exif=exif),
+        encode(picture, quality=90, subsampling="4:4:4", exif=exif),
+        encode(picture.convert("L"), quality=90, exif=exif),
+    ]
+    found = decoder.decode(files, [layout for file in files if (layout := sniff(file).layout)], size)
+    for file, got in zip(files, found, strict=True):
+        assert got is not None
+        assert np.abs(got.astype(int) - decode(file, size)).mean() < 3  # colours may be enlarged otherwise
+
+
+@on_a_gpu
+def test_on_a_gpu_a_file_that_is_no_jpeg_harms_no_neighbour(decoder: GpuDecoder) -> None:
+    file = encode(photo("astronaut").resize((500, 375)), quality=90)
+    layout = sniff(file).layout
+    assert layout is not None
+    found = decoder.decode([file, b"\xff\xd8\xff" + bytes(100), file], [layout] * 3, TINY)
+    assert [pixels is None for pixels in found] == [False, True, False]
+    assert np.array_equal(found[0], found[2])
+    assert decoder.usable()
+
+
+@on_a_gpu
+def test_on_a_gpu_a_model_agrees_with_the_decoder(decoder: GpuDecoder) -> None:
+    async def run() -> None:
+        async with running(CudaDevice([TinyModel()], "cuda:0"), gpu_decoder=decoder) as engine:
+            await engine.try_out()
+            assert engine.decodes_on == "cuda:0"
+            outcome = await one(engine, encode(photo("astronaut").resize((60, 40)), quality=90))
+            assert outcome.error is None
+
+    asyncio.run(run())
 
 
 @on_a_gpu

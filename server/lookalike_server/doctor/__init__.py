@@ -28,6 +28,7 @@ CHECKS: dict[str, Check] = {
     "front-ends": machine.front_ends,
     "memory": machine.memory,
     "decoders": machine.decoders,
+    "gpu decode": machine.gpu_decode,
     "weights": machine.weights,
     "data": places.data,
     "lock": places.lock,

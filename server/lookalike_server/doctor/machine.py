@@ -128,6 +128,22 @@ def decoders(settings: Settings) -> str:
     return "JPEG, PNG, WebP, GIF, BMP and TIFF are decoded"
 
 
+def gpu_decode(settings: Settings) -> str:
+    from lookalike_server.device import device_names
+    from lookalike_server.errors import ConfigInvalid
+    from lookalike_server.gpu_decoding import gpu_decoder
+
+    if not settings.gpu_decode and device_names(settings.device)[0] == "cpu":
+        return "off, and the device is the CPU"
+    try:
+        decoder = gpu_decoder(settings.device)
+    except ConfigInvalid as error:
+        if settings.gpu_decode:
+            raise
+        return f"off, and not available: {error.message}"
+    return f"{'on' if settings.gpu_decode else 'off, but available'}: {decoder.device} decodes JPEGs"
+
+
 def weights(settings: Settings) -> str:
     from lookalike_extractor.backbones import list_backbones
 
